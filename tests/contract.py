@@ -1,0 +1,142 @@
+"""What every form of every kernel owes, in float64: values, gradients and state equal the reference.
+
+A kernel's test file describes the kernel once as a `Kernel` and calls these checks for each form.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+TIGHT = {"rtol": 1e-10, "atol": 1e-10}
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel under test.
+
+    Attributes:
+        call: the public function, `call(*inputs, state, lengths=, backend=) -> (y, state)`.
+        inputs: makes the inputs for T steps from a generator.
+        state: makes a state as it could have been carried over.
+        time: the time axis of each input, None where it has none.
+    """
+
+    call: Callable
+    inputs: Callable[[torch.Generator, int], list[Tensor]]
+    state: Callable[[torch.Generator], tuple]
+    time: tuple[int | None, ...]
+
+    def cut(self, inputs: list[Tensor], start: int, end: int) -> list[Tensor]:
+        """The inputs of the steps from start to end."""
+        return [
+            x if axis is None else x.narrow(axis, start, end - start) for x, axis in zip(inputs, self.time, strict=True)
+        ]
+
+
+def leaves(tensors) -> list[Tensor]:
+    """Fresh leaves that ask for a gradient."""
+    return [x.detach().clone().requires_grad_() for x in tensors]
+
+
+def weigh(outputs: list[Tensor]) -> Tensor:
+    """One number in which every element of every output counts differently."""
+    g = torch.Generator().manual_seed(7)
+    return sum((x * torch.randn(x.shape, generator=g, dtype=x.dtype)).sum() for x in outputs)
+
+
+def run(kernel: Kernel, inputs, state, backend, cuts=(), lengths=None):
+    """Run through the given cuts; return outputs, last state, and gradients of all inputs and of the first state."""
+    inputs, first = leaves(inputs), None
+    if state is not None:
+        first = type(state)(*leaves(state))
+    steps = next(x.shape[axis] for x, axis in zip(inputs, kernel.time, strict=True) if axis is not None)
+    now, outputs = first, []
+    edges = [0, *cuts, steps]
+    for start, end in pairwise(edges):
+        y, now = kernel.call(*kernel.cut(inputs, start, end), now, lengths=lengths, backend=backend)
+        outputs.append(y)
+    y = torch.cat(outputs, 2)
+    wanted = inputs + ([] if first is None else list(first))
+    gradients = torch.autograd.grad(weigh([y, *now]), wanted, allow_unused=True, materialize_grads=True)
+    return y.detach(), [x.detach() for x in now], gradients
+
+
+def assert_same(got, wanted, **tolerance) -> None:
+    """Outputs, states and gradients agree, and hold no NaN."""
+    names = ("output", "state", "gradient")
+    for name, a, b in zip(names, got, wanted, strict=True):
+        for k, (x, y) in enumerate(zip([a] if name == "output" else a, [b] if name == "output" else b, strict=True)):
+            assert_close(x, y, **tolerance, msg=lambda m, where=f"{name} {k}": f"{where}: {m}")
+            assert not x.isnan().any(), f"{name} {k} holds NaN"
+
+
+def make(kernel: Kernel, steps: int, carried: bool, seed: int = 0):
+    """Inputs, and the state they start from."""
+    g = torch.Generator().manual_seed(seed)
+    inputs = kernel.inputs(g, steps)
+    return inputs, kernel.state(g) if carried else None
+
+
+def matches_reference(kernel: Kernel, backend, steps: int, carried: bool) -> None:
+    """Values, last state and all gradients equal the reference, from empty memory or a carried one."""
+    inputs, state = make(kernel, steps, carried)
+    wanted = run(kernel, inputs, state, "reference")
+    assert_same(run(kernel, inputs, state, backend), wanted, **TIGHT)
+
+
+def hands_over(kernel: Kernel, backend, steps: int, cuts: tuple[int, ...], carried: bool) -> None:
+    """Any cut gives the same values, state and gradients, with the gradient flowing through the carried state."""
+    inputs, state = make(kernel, steps, carried)
+    wanted = run(kernel, inputs, state, "reference")
+    assert_same(run(kernel, inputs, state, backend, cuts), wanted, **TIGHT)
+
+
+def looks_back_only(kernel: Kernel, backend, steps: int) -> None:
+    """No output depends on a later input: the gradient towards it is exactly zero, towards its own step it is not."""
+    inputs, state = make(kernel, steps, carried=True)
+    for t in (0, steps // 2, steps - 2):
+        tracked = leaves(inputs)
+        y, _ = kernel.call(*tracked, state, backend=backend)
+        gradients = torch.autograd.grad(weigh([y[:, :, t]]), tracked, allow_unused=True, materialize_grads=True)
+        for x, axis in zip(gradients, kernel.time, strict=True):
+            if axis is not None:
+                assert x.narrow(axis, t + 1, steps - t - 1).abs().max() == 0
+        assert max(x.select(axis, t).abs().max() for x, axis in zip(gradients, kernel.time, strict=True) if axis) > 0
+
+
+def ignores_padding(kernel: Kernel, backend, lengths: list[int], steps: int, carried: bool) -> None:
+    """A ragged batch equals its sequences one by one; padding gets no output and no gradient."""
+    inputs, state = make(kernel, steps, carried)
+    y, last, gradients = run(kernel, inputs, state, backend, lengths=torch.tensor(lengths))
+    for b, length in enumerate(lengths):
+        assert y[b, :, length:].abs().sum() == 0
+        for x, axis in zip(gradients, kernel.time, strict=False):
+            if axis is not None:
+                padding = x.narrow(axis, length, steps - length)
+                assert padding.select(1 if axis == 3 else 0, b).abs().sum() == 0
+        if length == 0:
+            continue
+        alone = [
+            x if axis is None else x.narrow(1 if axis == 3 else 0, b, 1)
+            for x, axis in zip(kernel.cut(inputs, 0, length), kernel.time, strict=True)
+        ]
+        first = None if state is None else type(state)(*(x[b : b + 1] for x in state))
+        y_alone, last_alone, _ = run(kernel, alone, first, "reference")
+        assert_close(y[b : b + 1, :, :length], y_alone, **TIGHT)
+        for x, wanted in zip(last, last_alone, strict=True):
+            assert_close(x[b : b + 1], wanted, **TIGHT)
+
+
+def survives(kernel: Kernel, backend, inputs: list[Tensor], dtype: torch.dtype, tolerance: float) -> None:
+    """Extreme gates give finite values and gradients, within `tolerance` (relative RMS) of the float64 reference."""
+    inputs = [x.to(dtype) for x in inputs]
+    y, last, gradients = run(kernel, inputs, None, backend)
+    for x in (y, *last, *gradients):
+        assert x.isfinite().all()
+    wanted, *_ = run(kernel, [x.double() for x in inputs], None, "reference")
+    error = (y.double() - wanted).pow(2).mean().sqrt() / wanted.pow(2).mean().sqrt()
+    assert error < tolerance, f"relative RMS {error:.2e}"

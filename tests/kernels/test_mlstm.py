@@ -1,0 +1,150 @@
+"""mLSTM: every form owes the contract; then what is peculiar to it."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from tests import contract
+from workbench.kernels.backends import Choice
+from workbench.kernels.mlstm import BACKENDS, MLSTMState, mlstm
+from workbench.kernels.slstm import SLSTMState
+
+B, H, K, V = 2, 2, 6, 5
+FORMS = {
+    "parallel": "parallel",
+    "chunkwise": "chunkwise",
+    "chunkwise-1": Choice("chunkwise", 1),
+    "chunkwise-8": Choice("chunkwise", 8),
+}
+
+
+def make_inputs(g, steps):
+    q, k, v = (torch.randn(B, H, steps, size, generator=g, dtype=torch.float64) for size in (K, K, V))
+    i, f = 3 * torch.randn(2, B, H, steps, generator=g, dtype=torch.float64)
+    return [q, k, v, i, f]
+
+
+def make_state(g):
+    c, n, m = (torch.randn(B, H, *size, generator=g, dtype=torch.float64) for size in ((K, V), (K,), ()))
+    return MLSTMState(c, n, m)
+
+
+KERNEL = contract.Kernel(mlstm, make_inputs, make_state, (2, 2, 2, 2, 2))
+every_form = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
+
+
+@every_form
+@pytest.mark.parametrize("carried", [False, True], ids=["empty", "carried"])
+@pytest.mark.parametrize("steps", [1, 2, 16, 21])
+def test_form_equals_reference(form, steps, carried):
+    contract.matches_reference(KERNEL, form, steps, carried)
+
+
+@pytest.mark.parametrize("form", ["reference", *FORMS.values()], ids=["reference", *FORMS])
+@pytest.mark.parametrize("cuts", [(1,), (7,), (8,), (20,), (3, 4, 17), tuple(range(1, 21))], ids=str)
+def test_state_hand_over(form, cuts):
+    contract.hands_over(KERNEL, form, 21, cuts, carried=False)
+    contract.hands_over(KERNEL, form, 21, cuts, carried=True)
+
+
+@pytest.mark.parametrize("form", ["reference", *FORMS.values()], ids=["reference", *FORMS])
+def test_looks_back_only(form):
+    contract.looks_back_only(KERNEL, form, 13)
+
+
+@pytest.mark.parametrize("form", ["reference", *FORMS.values()], ids=["reference", *FORMS])
+@pytest.mark.parametrize("lengths", [[5, 13], [13, 1], [0, 9]], ids=str)
+def test_padding_changes_nothing(form, lengths):
+    contract.ignores_padding(KERNEL, form, lengths, 13, carried=False)
+    contract.ignores_padding(KERNEL, form, lengths, 13, carried=True)
+
+
+@pytest.mark.parametrize("form", ["reference", *FORMS.values()], ids=["reference", *FORMS])
+@pytest.mark.parametrize("forget", [-90.0, -30.0, 30.0, 90.0])
+@pytest.mark.parametrize("write", [-50.0, 0.0, 50.0])
+def test_extreme_gates_stay_finite(form, forget, write):
+    q, k, v, i, f = make_inputs(torch.Generator().manual_seed(1), 17)
+    inputs = [q.abs(), k.abs(), v, i + write, f + forget]  # of one sign: n q does not cancel to a division by zero
+    contract.survives(KERNEL, form, inputs, torch.float32, 1e-4)
+
+
+def test_no_stabiliser_gives_the_same_output():
+    """Eq. 15's m is only a scale: the plain, unstabilised equations give the same h."""
+    q, k, v, i, f = make_inputs(torch.Generator().manual_seed(2), 9)
+    c, n, outputs = torch.zeros(B, H, K, V).double(), torch.zeros(B, H, K).double(), []
+    for t in range(9):
+        keep, write = torch.sigmoid(f[:, :, t, None]), torch.exp(i[:, :, t, None])
+        c = keep[..., None] * c + (write * k[:, :, t])[..., None] * v[:, :, t, None]
+        n = keep * n + write * k[:, :, t]
+        query = q[:, :, t] / K**0.5
+        outputs.append((query[..., None] * c).sum(-2) / (n * query).sum(-1, keepdim=True).abs().clamp(min=1))
+    assert_close(mlstm(q, k, v, i, f)[0], torch.stack(outputs, 2), **contract.TIGHT)
+
+
+def test_open_gates_recall_a_stored_value():
+    """One pair written alone comes back as its value, scaled by nothing, when its key asks."""
+    k, v = torch.eye(4)[None, None, :1].double() * 4, torch.arange(3.0).double()[None, None, None]
+    y, _ = mlstm(k, k, v, torch.zeros(1, 1, 1).double(), torch.zeros(1, 1, 1).double())
+    assert_close(y, v)
+
+
+def test_gradcheck():
+    g = torch.Generator().manual_seed(3)
+    inputs = contract.leaves(make_inputs(g, 3)) + contract.leaves(make_state(g))
+
+    def flat(*x):
+        y, state = mlstm(*x[:5], MLSTMState(*x[5:]), backend="chunkwise")
+        return y, *state
+
+    assert torch.autograd.gradcheck(flat, inputs)
+
+
+def test_half_precision_keeps_a_wide_state():
+    inputs = make_inputs(torch.Generator().manual_seed(4), 20)
+    y, state = mlstm(*(x.bfloat16() for x in inputs))
+    wanted, _ = mlstm(*(x.bfloat16().double() for x in inputs))
+    assert y.dtype == torch.bfloat16
+    assert {x.dtype for x in state} == {torch.float32}
+    assert (y.double() - wanted).norm() / wanted.norm() < 0.01
+
+
+def change(position, to):
+    inputs = make_inputs(torch.Generator().manual_seed(5), 4)
+    inputs[position] = to(inputs[position])
+    return inputs
+
+
+@pytest.mark.parametrize(
+    ("inputs", "error", "says"),
+    [
+        (change(1, lambda k: k[..., :5]), ValueError, r"k is \(2, 2, 4, 5\), and must be .* = \(2, 2, 4, 6\)"),
+        (change(3, lambda i: i[:, :1]), ValueError, r"i is \(2, 1, 4\)"),
+        (change(0, lambda q: q[0]), ValueError, "q is"),
+        (change(2, lambda v: v.long()), TypeError, "v must be a floating-point tensor"),
+        (change(2, lambda v: v.float()), ValueError, "move both to one dtype"),
+    ],
+)
+def test_bad_inputs_are_refused(inputs, error, says):
+    with pytest.raises(error, match=says):
+        mlstm(*inputs)
+
+
+def test_bad_options_are_refused():
+    inputs, state = contract.make(KERNEL, 4, carried=True)
+    with pytest.raises(ValueError, match="choose one of auto, chunkwise, parallel, reference"):
+        mlstm(*inputs, backend="cuda")
+    with pytest.raises(ValueError, match="belongs to the chunkwise form"):
+        mlstm(*inputs, backend=Choice("parallel", 8))
+    with pytest.raises(TypeError, match="must be None or the MLSTMState"):
+        mlstm(*inputs, SLSTMState(*[state.n] * 4))
+    with pytest.raises(ValueError, match=r"state.c is \(1, 2, 6, 5\)"):
+        mlstm(*inputs, MLSTMState(state.c[:1], state.n, state.m))
+    with pytest.raises(ValueError, match="between 0 and T = 4"):
+        mlstm(*inputs, lengths=torch.tensor([2, 5]))
+    with pytest.raises(TypeError, match="whole numbers"):
+        mlstm(*inputs, lengths=torch.tensor([2.0, 3.0]))
+
+
+def test_auto_takes_the_first_row():
+    q = torch.zeros(1)
+    assert BACKENDS.choose("auto", q) is BACKENDS.rows["chunkwise"].load()

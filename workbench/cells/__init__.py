@@ -1,0 +1,1 @@
+"""One module per recurrence: projections, gates, one kernel call."""

@@ -1,0 +1,126 @@
+"""MLSTM: the mLSTM layer of the 2024 block, matrix memory between an up- and a down-projection."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from workbench.cells.parts import CausalConv, HeadNorm, HeadwiseLinear, small_init, split_heads
+from workbench.cells.roles import tag
+from workbench.kernels.mlstm import MLSTMState, mask_padding, mlstm, mlstm_gates
+from workbench.shapes import Float, Int, Tensor
+
+
+class MLSTMCellState(NamedTuple):
+    """What a stream must carry."""
+
+    tail: Tensor  # last inputs of the convolution (B, conv - 1, 2E)
+    memory: MLSTMState
+
+
+class Inputs(NamedTuple):
+    """What the kernel and the way out of the layer need."""
+
+    q: Tensor  # (B, H, T, D)
+    k: Tensor  # (B, H, T, D)
+    v: Tensor  # (B, H, T, D)
+    i: Tensor  # preactivation (B, H, T)
+    f: Tensor  # preactivation (B, H, T)
+    smooth: Tensor  # output of the convolution, for the skip (B, T, 2E)
+    gate: Tensor  # what multiplies the output (B, T, 2E)
+
+
+class MLSTM(nn.Module):
+    """mLSTM with convolution, learnable skip and a gated way out (pre-up-projection).
+
+    x is projected to twice its width, in two parts. One passes the convolution and becomes q and k (v
+    skips the convolution); the other gates the output through SiLU, in the place of the paper's sigmoid
+    output gate, as in the official implementation.
+
+    Args:
+        width: model width E.
+        heads: heads H of the inner width 2E.
+        conv: steps that the convolution sees.
+        block: width of the blocks in the projections to q, k and v.
+        layers: layers of the stack, for the scale of the last projection.
+
+    References:
+        Beck et al. (2024), xLSTM: Extended Long Short-Term Memory, arXiv:2405.04517, Fig. 11 (Appendix A.4).
+    """
+
+    role = "core"
+
+    def __init__(self, width: int, *, heads: int = 4, conv: int = 4, block: int = 4, layers: int = 1) -> None:
+        super().__init__()
+        inner = 2 * width
+        if inner % heads or inner % block:
+            raise ValueError(f"the inner width 2 x {width} must be a multiple of heads={heads} and of block={block}.")
+        self.heads = heads
+        self.up = tag("projection", nn.Linear(width, 2 * inner, bias=False))
+        self.conv = tag("input", CausalConv(inner, conv))
+        self.qkv = tag("input", nn.ModuleDict({name: HeadwiseLinear(inner, inner // block) for name in "qkv"}))
+        self.input_gate = nn.Linear(3 * inner, heads)
+        self.forget_gate = nn.Linear(3 * inner, heads)
+        self.norm = HeadNorm(inner, heads)
+        self.skip = nn.Parameter(torch.ones(inner))
+        self.down = tag("projection", nn.Linear(inner, width, bias=False))
+        small_init(self.up.weight, width)
+        for project in self.qkv.values():
+            small_init(project.weight, width)
+        nn.init.zeros_(self.input_gate.weight)
+        nn.init.normal_(self.input_gate.bias, std=0.1)
+        nn.init.zeros_(self.forget_gate.weight)
+        self.forget_gate.bias.data = torch.linspace(3, 6, heads)
+        nn.init.normal_(self.down.weight, std=2 / layers / width**0.5)
+
+    def project(
+        self, x: Float[Tensor, "B T E"], state: MLSTMCellState | None, lengths: Int[Tensor, " B"] | None
+    ) -> tuple[Inputs, Tensor, MLSTMState | None]:
+        """Return what the kernel needs, the new tail of the convolution, and the kernel's state."""
+        tail, memory = (None, None) if state is None else state
+        inner, gate = self.up(x).chunk(2, -1)
+        smooth, tail = self.conv(inner, tail, lengths)
+        smooth = F.silu(smooth)
+        q, k, v = self.qkv["q"](smooth), self.qkv["k"](smooth), self.qkv["v"](inner)
+        joint = torch.cat([q, k, v], -1)
+        i, f = (linear(joint).transpose(1, 2) for linear in (self.input_gate, self.forget_gate))
+        heads = (split_heads(part, self.heads) for part in (q, k, v))
+        return Inputs(*heads, i, f, smooth, gate), tail, memory
+
+    def leave(self, h: Float[Tensor, "B H T D"], at: Inputs) -> Float[Tensor, "B T E"]:
+        """The way from the memory's answer to the output of the layer."""
+        return self.down((self.norm(h) + self.skip * at.smooth) * F.silu(at.gate))
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T E"],
+        state: MLSTMCellState | None = None,
+        *,
+        lengths: Int[Tensor, " B"] | None = None,
+    ) -> tuple[Float[Tensor, "B T E"], MLSTMCellState]:
+        """Return y (B, T, E) and the state after the last step."""
+        at, tail, memory = self.project(x, state, lengths)
+        h, memory = mlstm(at.q, at.k, at.v, at.i, at.f, memory, lengths=lengths)
+        return self.leave(h, at), MLSTMCellState(tail, memory)
+
+    def trace(
+        self, x: Float[Tensor, "B T E"], state: MLSTMCellState | None, lengths: Int[Tensor, " B"] | None
+    ) -> tuple[Float[Tensor, "B T E"], dict[str, Tensor]]:
+        """Compute the output again, by the reference, with every quantity by name (see workbench.trace)."""
+        at, _, memory = self.project(x, state, lengths)
+        i, f = mask_padding(at.i, at.f, lengths)
+        h, _, gates = mlstm_gates(at.q, at.k, at.v, i, f, memory)
+        return self.leave(h, at), {
+            "log_input": i,
+            "input": torch.exp(i - gates.m),
+            "forget": torch.sigmoid(f),
+            "output": split_heads(F.silu(at.gate), self.heads),
+            "normalizer": gates.norm,
+            "stabilizer": gates.m,
+            "state_norm": gates.size,
+            "query": at.q,
+            "key": at.k,
+            "value": at.v,
+            "hidden": h,
+        }

@@ -1,0 +1,105 @@
+"""SLSTM: the sLSTM layer of the 2024 block, with its convolution, head-wise gates and norm."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from workbench.cells.parts import CausalConv, HeadNorm, HeadwiseLinear, split_heads
+from workbench.cells.roles import tag
+from workbench.kernels.slstm import SLSTMState, slstm, slstm_gates
+from workbench.shapes import Float, Int, Tensor
+
+
+class SLSTMCellState(NamedTuple):
+    """What a stream must carry."""
+
+    tail: Tensor  # last inputs of the convolution (B, conv - 1, E)
+    memory: SLSTMState
+
+
+class SLSTM(nn.Module):
+    """sLSTM with memory mixing inside each head.
+
+    A short convolution feeds the input and forget gates; candidate and output gate see x itself. There
+    is no projection after the norm: the block's MLP follows (post-up-projection).
+
+    Args:
+        width: model width E, a multiple of heads.
+        heads: heads H; each mixes its own memory only.
+        conv: steps that the convolution sees.
+        depth: position of the layer in its stack, 0 ... 1; it spreads the forget biases.
+
+    References:
+        Beck et al. (2024), xLSTM: Extended Long Short-Term Memory, arXiv:2405.04517, Fig. 10 (Appendix A.4).
+    """
+
+    role = "core"
+
+    def __init__(self, width: int, *, heads: int = 4, conv: int = 4, depth: float = 0.0) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(
+                f"width={width} is not a multiple of heads={heads}; try width={-(-width // heads) * heads}."
+            )
+        self.heads = heads
+        self.conv = tag("input", CausalConv(width, conv))
+        self.gates = tag("input", nn.ModuleDict({g: HeadwiseLinear(width, heads) for g in "zifo"}))
+        size = width // heads
+        self.recurrent = nn.Parameter(torch.zeros(4, heads, size, size))
+        self.bias = nn.Parameter(torch.zeros(4, heads, 1, size))
+        self.bias.data[2] = forget_bias(size, depth)
+        self.norm = HeadNorm(width, heads)
+
+    def project(
+        self, x: Float[Tensor, "B T E"], state: SLSTMCellState | None, lengths: Int[Tensor, " B"] | None
+    ) -> tuple[Float[Tensor, "4 B H T D"], Tensor, SLSTMState | None]:
+        """Return the input part of the gates, the new tail of the convolution, and the kernel's state."""
+        tail, memory = (None, None) if state is None else state
+        smooth, tail = self.conv(x, tail, lengths)
+        smooth = F.silu(smooth)
+        inputs = {"z": x, "i": smooth, "f": smooth, "o": x}
+        wx = torch.stack([split_heads(self.gates[g](inputs[g]), self.heads) for g in "zifo"])
+        return wx + self.bias[:, None], tail, memory
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T E"],
+        state: SLSTMCellState | None = None,
+        *,
+        lengths: Int[Tensor, " B"] | None = None,
+    ) -> tuple[Float[Tensor, "B T E"], SLSTMCellState]:
+        """Return y (B, T, E) and the state after the last step."""
+        wx, tail, memory = self.project(x, state, lengths)
+        h, memory = slstm(wx, self.recurrent, memory, lengths=lengths)
+        return self.norm(h), SLSTMCellState(tail, memory)
+
+    def trace(
+        self, x: Float[Tensor, "B T E"], state: SLSTMCellState | None, lengths: Int[Tensor, " B"] | None
+    ) -> tuple[Float[Tensor, "B T E"], dict[str, Tensor]]:
+        """Compute the output again, by the reference, with every quantity by name (see workbench.trace)."""
+        wx, _, memory = self.project(x, state, lengths)
+        h, _, gates = slstm_gates(wx, self.recurrent, memory, lengths)
+        write = torch.exp(gates.i - gates.m)
+        return self.norm(h), {
+            "candidate": gates.z,
+            "log_input": gates.i,
+            "input": write,
+            "write_strength": write / gates.n,
+            "forget": gates.f,
+            "output": gates.o,
+            "cell": gates.c,
+            "normalizer": gates.n,
+            "stabilizer": gates.m,
+            "hidden": h,
+        }
+
+
+def forget_bias(size: int, depth: float) -> Float[Tensor, " D"]:
+    """Biases from +5 falling to -7 over the units of a head, sooner or later with depth: short and long memories.
+
+    The initial values of the official implementation ("powerlaw_blockdependent").
+    """
+    place = torch.arange(size) / max(size - 1, 1)
+    return 5 - 12 * place ** (0.3 + 1.3 * depth)

@@ -1,0 +1,1 @@
+"""Pure functions on tensors, one folder per recurrence. Imports torch only."""

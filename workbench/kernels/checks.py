@@ -1,0 +1,104 @@
+"""The door of every kernel: shapes, dtypes and lengths, checked in one place."""
+
+import torch
+from torch import Tensor
+
+
+def check_shapes(kernel: str, **named: tuple[Tensor, str]) -> dict[str, int]:
+    """Bind the letters of each template to sizes, and refuse tensors that disagree.
+
+    Args:
+        kernel: name of the kernel, for the message.
+        named: argument name to (tensor, template), such as `k=(k, "B H T K")`. A number stands for itself.
+
+    Returns:
+        The size of each letter.
+
+    Raises:
+        TypeError: an argument is not a floating-point tensor.
+        ValueError: rank, size, device or dtype differs from what the arguments before it fix.
+    """
+    sizes: dict[str, int] = {}
+    first_name, first = "", None
+    for name, (tensor, template) in named.items():
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+            got = f"a tensor of {tensor.dtype}" if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise TypeError(
+                f"{kernel}: {name} must be a floating-point tensor, and is {got}; convert it with .float()."
+            )
+        letters = template.split()
+        for letter, size in zip(letters, tensor.shape, strict=False):
+            sizes.setdefault(letter, int(letter) if letter.isdigit() else size)
+        wanted = [sizes.get(letter) for letter in letters]
+        if list(tensor.shape) != wanted:
+            shape = ", ".join("?" if size is None else str(size) for size in wanted)
+            raise ValueError(
+                f"{kernel}: {name} is {tuple(tensor.shape)}, and must be ({', '.join(letters)}) = ({shape})."
+            )
+        if first is None:
+            first_name, first = name, tensor
+        elif (tensor.device, tensor.dtype) != (first.device, first.dtype):
+            raise ValueError(
+                f"{kernel}: {name} is {tensor.dtype} on {tensor.device}, and {first_name} is {first.dtype} on "
+                f"{first.device}; move both to one dtype and device."
+            )
+    return sizes
+
+
+def check_state(kernel: str, state: tuple | None, kind: type[tuple], sizes: dict[str, int], *templates: str) -> None:
+    """Refuse a state that another kernel made, or this one for another batch.
+
+    Args:
+        kernel: name of the kernel, for the message.
+        state: what the caller passed.
+        kind: the kernel's own state.
+        sizes: the letters bound by `check_shapes`.
+        templates: the shape of each field, in order.
+
+    Raises:
+        TypeError: the state is not a `kind`.
+        ValueError: a field has another shape.
+    """
+    if state is None:
+        return
+    if not isinstance(state, kind):
+        got = type(state).__name__
+        raise TypeError(f"{kernel}: state must be None or the {kind.__name__} that {kernel} returned, and is {got}.")
+    for name, field, template in zip(kind._fields, state, templates, strict=True):
+        wanted = tuple(sizes[letter] for letter in template.split())
+        if tuple(field.shape) != wanted:
+            letters = ", ".join(template.split())
+            raise ValueError(f"{kernel}: state.{name} is {tuple(field.shape)}, and must be ({letters}) = {wanted}.")
+
+
+def check_lengths(kernel: str, lengths: Tensor | None, batch: int, steps: int) -> None:
+    """Refuse lengths that are not one whole number from 0 to T for each sequence.
+
+    Raises:
+        TypeError: not an integer tensor.
+        ValueError: wrong shape or out of range.
+    """
+    if lengths is None:
+        return
+    if not isinstance(lengths, Tensor) or lengths.is_floating_point() or lengths.dtype == torch.bool:
+        raise TypeError(f"{kernel}: lengths must be a tensor of whole numbers, one for each sequence.")
+    if lengths.shape != (batch,):
+        raise ValueError(f"{kernel}: lengths is {tuple(lengths.shape)}, and must be (B,) = ({batch},).")
+    low, high = int(lengths.min()), int(lengths.max())
+    if low < 0 or high > steps:
+        raise ValueError(f"{kernel}: lengths run from {low} to {high}, and must stay between 0 and T = {steps}.")
+
+
+def compute_dtype(tensor: Tensor) -> torch.dtype:
+    """The width in which states and sums are kept: float32, or wider where the input is."""
+    return torch.promote_types(tensor.dtype, torch.float32)
+
+
+def inside(lengths: Tensor, steps: int) -> Tensor:
+    """True where a step belongs to its sequence, False on the padding behind it (B, T)."""
+    return torch.arange(steps, device=lengths.device) < lengths[:, None]
+
+
+def silence(y: Tensor, lengths: Tensor | None) -> Tensor:
+    """Zero the outputs (B, H, T, D) behind the end of each sequence."""
+    return y if lengths is None else y * inside(lengths, y.shape[2])[:, None, :, None]
