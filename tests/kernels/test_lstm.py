@@ -61,7 +61,7 @@ def test_gates_are_those_of_the_run():
     assert_close(y, lstm(wx, r)[0], rtol=0, atol=0)
     assert_close(gates.o * torch.tanh(gates.c), y)
     before = torch.cat([torch.zeros_like(gates.c[:, :, :1]), gates.c[:, :, :-1]], 2)
-    assert_close(gates.f * before + gates.i * gates.z, gates.c)
+    assert_close(gates.log_f.exp() * before + gates.i * gates.z, gates.c)
     assert_close(last.c, gates.c[:, :, -1])
 
 

@@ -79,7 +79,7 @@ def test_gates_are_those_of_the_run():
     assert_close(last.m, gates.m[:, :, -1])
     c = state.c * state.m.exp()  # without the scale
     for t in range(9):
-        c = gates.f[:, :, t] * c + gates.i[:, :, t].exp() * gates.z[:, :, t]
+        c = gates.log_f[:, :, t].exp() * c + gates.i[:, :, t].exp() * gates.z[:, :, t]
         assert_close(c, gates.c[:, :, t] * gates.m[:, :, t].exp())
         assert_close(y[:, :, t], gates.o[:, :, t] * gates.c[:, :, t] / gates.n[:, :, t])
 

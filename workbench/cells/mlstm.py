@@ -115,6 +115,7 @@ class MLSTM(nn.Module):
             "log_input": i,
             "input": torch.exp(i - gates.m),
             "forget": torch.sigmoid(f),
+            "log_forget": F.logsigmoid(f),
             "output": split_heads(F.silu(at.gate), self.heads),
             "normalizer": gates.norm,
             "stabilizer": gates.m,

@@ -8,6 +8,7 @@ References:
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 
 from workbench.kernels.scan import preactivations, scan
 from workbench.shapes import Float, Int, Tensor
@@ -25,7 +26,7 @@ class LSTMGates(NamedTuple):
 
     z: Tensor  # candidate, -1 ... 1
     i: Tensor  # input gate, 0 ... 1
-    f: Tensor  # forget gate, 0 ... 1
+    log_f: Tensor  # logarithm of the forget gate
     o: Tensor  # output gate, 0 ... 1
     c: Tensor  # cell
 
@@ -80,4 +81,4 @@ def lstm_gates(
     seen = scan(step, wx, r, state, lengths)
     h, c = (torch.stack(parts, 2) for parts in zip(*seen, strict=True))
     z, i, f, o = preactivations(wx, r, state.h, h)
-    return h, seen[-1], LSTMGates(torch.tanh(z), torch.sigmoid(i), torch.sigmoid(f), torch.sigmoid(o), c)
+    return h, seen[-1], LSTMGates(torch.tanh(z), torch.sigmoid(i), F.logsigmoid(f), torch.sigmoid(o), c)

@@ -27,7 +27,7 @@ class SLSTMGates(NamedTuple):
 
     z: Tensor  # candidate, -1 ... 1
     i: Tensor  # log of the exponential input gate: its preactivation
-    f: Tensor  # forget gate, 0 ... 1
+    log_f: Tensor  # logarithm of the forget gate
     o: Tensor  # output gate, 0 ... 1
     c: Tensor  # cell, scaled by exp(-m)
     n: Tensor  # normaliser, scaled by exp(-m)
@@ -90,4 +90,4 @@ def slstm_gates(
     seen = scan(step, wx, r, state, lengths)
     h, c, n, m = (torch.stack(parts, 2) for parts in zip(*seen, strict=True))
     z, i, f, o = preactivations(wx, r, state.h, h)
-    return h, seen[-1], SLSTMGates(torch.tanh(z), i, torch.sigmoid(f), torch.sigmoid(o), c, n, m)
+    return h, seen[-1], SLSTMGates(torch.tanh(z), i, F.logsigmoid(f), torch.sigmoid(o), c, n, m)

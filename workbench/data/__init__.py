@@ -1,0 +1,1 @@
+"""Time-ordered splits, windows, scalers, and the registry of data sets."""

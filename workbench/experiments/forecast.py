@@ -1,0 +1,226 @@
+"""How well do an LSTM and an xLSTM forecast the next hours, beside rules that need no training?"""
+
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+
+from workbench.data.series import Series, detectors, read_csv
+from workbench.data.windows import Batch, Split, Windows, split
+from workbench.experiments.compare import Paired, blocks_of, paired
+from workbench.experiments.result import Result
+from workbench.models.baselines import Ridge, last_value, seasonal_naive
+from workbench.models.forecaster import Forecaster, ForecasterConfig
+from workbench.models.stack import LSTMStackConfig, XLSTMStackConfig
+from workbench.runs.folder import Run
+from workbench.runs.params import Params as BaseParams
+from workbench.runs.params import Search
+from workbench.shapes import Float, Tensor
+from workbench.training.checkpoint import save_checkpoint
+from workbench.training.fit import FitParams, FitResult, fit
+from workbench.training.metrics import coverage, pinball, scores
+
+Network = Literal["LSTM", "xLSTM"]
+
+
+class Params(BaseParams):
+    """Parameters of the forecast.
+
+    Attributes:
+        data: a CSV file of one's own; empty takes the detectors that ship.
+        time: its column of times.
+        target: its column of numbers.
+        window: steps of the past that a network sees.
+        horizon: steps ahead.
+        lstm_width: width of the LSTM.
+        xlstm_width: width of the xLSTM, a multiple of heads.
+        layers: layers of the LSTM, blocks of the xLSTM.
+        heads: heads of the xLSTM.
+        slstm_at: blocks of the xLSTM that are sLSTM; the others are mLSTM.
+        steps: updates of each network.
+        batch: windows in an update.
+        lr: step size.
+        weight_decay: of the matrices.
+        evaluate_every: updates between two looks at the validation windows.
+        patience: looks without a better one before training stops.
+        valid_windows: validation windows at most, evenly spread.
+        seed: of the weights and of the order of the windows.
+    """
+
+    data: str = ""
+    time: str = ""
+    target: str = ""
+    window: Annotated[int, Field(ge=2, le=10_000)] = 48
+    horizon: Annotated[int, Field(ge=1, le=1_000)] = 16
+    lstm_width: Annotated[int, Field(ge=4, le=4_096), Search(16, 256, log=True)] = 64
+    xlstm_width: Annotated[int, Field(ge=4, le=4_096), Search(16, 256, log=True)] = 32
+    layers: Annotated[int, Field(ge=1, le=64), Search(1, 4)] = 2
+    heads: Annotated[int, Field(ge=1, le=64)] = 4
+    slstm_at: tuple[int, ...] = (0,)
+    steps: Annotated[int, Field(ge=1)] = 240
+    batch: Annotated[int, Field(ge=1)] = 64
+    lr: Annotated[float, Field(gt=0, le=1), Search(1e-4, 1e-2, log=True)] = 3e-3
+    weight_decay: Annotated[float, Field(ge=0, le=1), Search(1e-4, 1e-1, log=True)] = 0.01
+    evaluate_every: Annotated[int, Field(ge=1)] = 40
+    patience: Annotated[int, Field(ge=1)] = 5
+    valid_windows: Annotated[int, Field(ge=1)] = 1024
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @classmethod
+    def smoke(cls) -> "Params":
+        """Seconds: enough to see that everything runs."""
+        widths = {"lstm_width": 16, "xlstm_width": 16}
+        return cls(window=24, horizon=8, steps=8, batch=16, evaluate_every=4, valid_windows=64, **widths)
+
+    @classmethod
+    def paper(cls) -> "Params":
+        """Wider, deeper and longer, for a GPU or an evening."""
+        return cls(window=96, lstm_width=256, xlstm_width=128, layers=4, slstm_at=(1,), steps=4000, lr=1e-3)
+
+    def fit_params(self) -> FitParams:
+        """The part that the training loop takes."""
+        names = FitParams.model_fields.keys() & type(self).model_fields.keys()
+        return FitParams(**{name: getattr(self, name) for name in names})
+
+
+def load(params: Params) -> Series:
+    """The series to forecast: a person's own file, or the detectors that ship."""
+    if params.data:
+        return read_csv(params.data, time=params.time, target=params.target)
+    return detectors()
+
+
+def prepare(series: Series, params: Params) -> Split:
+    """Windows for training, validation and test, in time order."""
+    return split(series, window=params.window, horizon=params.horizon)
+
+
+def baselines(parts: Split) -> dict[str, Float[Tensor, "N P"]]:
+    """Forecasts of the test windows by the rules, in the data's unit.
+
+    Which season is repeated (a day, a week) and how much ridge is penalised is decided on the validation windows.
+    """
+    table, test, valid = parts.test.table, everything(parts.test), everything(parts.valid)
+    forecasts = {"last value": last_value(test)}
+    if table.seasons:
+        count = len(table.seasons)
+        errors = [(seasonal_naive(valid, count, k) - valid.target).abs().mean() for k in range(count)]
+        best = int(torch.stack(errors).argmin())
+        forecasts["seasonal naive"] = seasonal_naive(test, count, best)
+    ridge = Ridge(table.horizon, table.scaled.shape[1], min(48, table.window)).fit(parts.train, parts.valid)
+    forecasts["ridge"] = ridge.predict(parts.test)
+    return {name: parts.test.unscale(forecast) for name, forecast in forecasts.items()}
+
+
+def build(network: Network, parts: Split, params: Params) -> Forecaster:
+    """The forecaster around an LSTM or an xLSTM, with fresh weights."""
+    stacks = {
+        "LSTM": LSTMStackConfig(width=params.lstm_width, layers=params.layers),
+        "xLSTM": XLSTMStackConfig(
+            width=params.xlstm_width, layers=params.layers, heads=params.heads, slstm_at=params.slstm_at
+        ),
+    }
+    batch = parts.train[torch.tensor([0])]
+    config = ForecasterConfig(
+        inputs=batch.past.shape[-1], known=batch.known.shape[-1], horizon=params.horizon, stack=stacks[network]
+    )
+    return config.build(params.seed)
+
+
+def train(network: Network, parts: Split, params: Params, run: Run | None = None) -> tuple[Forecaster, FitResult]:
+    """Train one network; with a run, keep its progress and its checkpoint there, and go on where they stand."""
+    model = build(network, parts, params)
+    quantiles = model.config.quantiles
+
+    def loss(model: Forecaster, batch: Batch) -> Tensor:
+        return pinball(model(batch.past, batch.known), batch.target, quantiles)
+
+    folder = None if run is None else Path(run.checkpoints) / network
+    observers = () if run is None else (lambda record: run.log(**record),)
+    valid = parts.valid.thin(params.valid_windows)
+    result = fit(
+        model, loss, parts.train, valid, params.fit_params(),
+        seed=params.seed, folder=folder, observers=observers, label=network,
+    )  # fmt: skip
+    if folder is not None:
+        save_checkpoint(folder / "model", model, extra={"valid_loss": result.best_valid, "step": result.best_step})
+    return model, result
+
+
+@torch.no_grad()
+def predict(model: Forecaster, windows: Windows) -> Float[Tensor, "N P Q"]:
+    """The quantiles of every window, in the data's unit."""
+    model.eval()
+    parts = (windows[rows] for rows in torch.arange(len(windows)).split(512))
+    return windows.unscale(torch.cat([model(part.past, part.known) for part in parts]))
+
+
+def evaluate(parts: Split, forecasts: dict[str, Tensor]) -> dict[str, dict[str, float]]:
+    """Errors of every forecast on the test windows, smallest first; a forecast with quantiles also has its coverage.
+
+    Args:
+        parts: the windows.
+        forecasts: name to (N, P), or (N, P, 3) with a low and a high quantile around the median.
+    """
+    truth = parts.test.unscale(everything(parts.test).target)
+    table = {}
+    for name, forecast in forecasts.items():
+        table[name] = scores(median(forecast), truth)
+        if forecast.ndim == 3:
+            table[name]["coverage"] = coverage(forecast[..., 0], forecast[..., -1], truth)
+    return dict(sorted(table.items(), key=lambda row: row[1]["mae"]))
+
+
+def compare(parts: Split, forecasts: dict[str, Tensor], first: str, second: str, steps_in_a_day: int) -> Paired:
+    """The paired difference in absolute error of two forecasts of the test windows."""
+    truth = parts.test.unscale(everything(parts.test).target)
+    a, b = ((median(forecasts[name]) - truth).abs() for name in (first, second))
+    return paired(a, b, blocks_of(parts.test, steps_in_a_day))
+
+
+def median(forecast: Tensor) -> Float[Tensor, "N P"]:
+    """The middle quantile of a forecast that has quantiles, or the forecast itself."""
+    return forecast[..., forecast.shape[-1] // 2] if forecast.ndim == 3 else forecast
+
+
+def everything(windows: Windows) -> Batch:
+    """All windows side by side."""
+    return windows[torch.arange(len(windows))]
+
+
+def findings(parts: Split, forecasts: dict[str, Tensor], unit: str, steps_in_a_day: int) -> list[str]:
+    """What the errors say, in sentences: who leads, and whether the lead is more than chance."""
+    table = evaluate(parts, forecasts)
+    best, *others = table
+    sentences = [f"{best} has the smallest mean absolute error: {table[best]['mae']:.2f} {unit}."]
+    for other in others:
+        result = compare(parts, forecasts, best, other, steps_in_a_day)
+        share = -result.difference / table[other]["mae"]
+        sentences.append(
+            f"Against {other} ({table[other]['mae']:.2f}) it is {result.verdict}: {share:.1%} less error, 95 % "
+            f"interval of the difference {result.low:.2f} ... {result.high:.2f}, {result.blocks} blocks."
+        )
+    sentences.append("One seed: train with others (-p seed 1) before believing a small lead.")
+    return sentences
+
+
+def run(params: Params, run: Run | None = None) -> Result:
+    """Answer the question once: load, train both networks, compare."""
+    begin = time.monotonic()
+    series = load(params)
+    parts = prepare(series, params)
+    forecasts = baselines(parts)
+    for network in Network.__args__:
+        model, _ = train(network, parts, params, run)
+        forecasts[network] = predict(model, parts.test)
+    day = max(round(24 / series.step_hours), 1)
+    return Result(
+        experiment=__name__,
+        params=params.model_dump(mode="json"),
+        unit=series.unit,
+        scores=evaluate(parts, forecasts),
+        findings=findings(parts, forecasts, series.unit, day),
+        seconds=time.monotonic() - begin,
+    )

@@ -1,0 +1,1 @@
+"""Whole networks: block, stack, heads, forecaster, and the zoo that knows them by name."""

@@ -1,0 +1,107 @@
+"""Trained models on disk: safetensors and JSON, built again from the file alone, checked on the way in."""
+
+import hashlib
+import json
+import os
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from workbench.cells.roles import parameter_roles
+from workbench.models.zoo import config_from
+
+FORMAT = 1
+CARD, WEIGHTS = "checkpoint.json", "model.safetensors"
+
+
+def save_checkpoint(folder: Path, model: nn.Module, *, extra: dict | None = None) -> Path:
+    """Write a model that has a `config`; the folder appears whole or not at all.
+
+    Args:
+        folder: replaced if it exists.
+        model: any model of the zoo.
+        extra: what else belongs to it, as JSON: scaler, metrics, data.
+    """
+    folder = Path(folder)
+    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    config = model.config.model_dump(mode="json")
+    save_file({name: x.contiguous() for name, x in model.state_dict().items()}, part / WEIGHTS)
+    card = {
+        "format": FORMAT,
+        "config": config,
+        "config_hash": hash_of(config),
+        "weights_sha256": hashlib.sha256((part / WEIGHTS).read_bytes()).hexdigest(),
+        "probe": probe(model),
+        "roles": parameter_roles(model),
+        "versions": {name: version(name) for name in ("workbench", "torch", "safetensors")},
+        "extra": extra or {},
+    }
+    (part / CARD).write_text(json.dumps(card, indent=2))
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(part, folder)
+    return folder
+
+
+def load_checkpoint(folder: Path, *, expect: object | None = None) -> tuple[nn.Module, dict]:
+    """Build the model that a checkpoint describes, and return it with the checkpoint's card.
+
+    Args:
+        folder: what `save_checkpoint` wrote.
+        expect: a configuration that the checkpoint must have; None takes any.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint.
+        ValueError: another format or configuration, changed weights, or an output that differs from the one
+            that was saved.
+    """
+    folder = Path(folder)
+    if not (folder / CARD).is_file() or not (folder / WEIGHTS).is_file():
+        raise FileNotFoundError(f"{folder} holds no checkpoint ({CARD} and {WEIGHTS}).")
+    card = json.loads((folder / CARD).read_text())
+    if card["format"] != FORMAT:
+        raise ValueError(f"{folder} has checkpoint format {card['format']}, and this version reads {FORMAT}.")
+    if hash_of(card["config"]) != card["config_hash"]:
+        raise ValueError(f"the configuration in {folder / CARD} was changed after it was saved.")
+    if expect is not None and (odd := differences(card["config"], expect.model_dump(mode="json"))):
+        raise ValueError(f"{folder} was trained with another configuration: {'; '.join(odd)}.")
+    if hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest() != card["weights_sha256"]:
+        raise ValueError(f"{folder / WEIGHTS} was changed or cut off after it was saved.")
+    model = config_from(card["config"]).build()
+    model.load_state_dict(load_file(folder / WEIGHTS))
+    found = probe(model)
+    if not torch.allclose(torch.tensor(found), torch.tensor(card["probe"]), rtol=1e-3, atol=1e-4):
+        raise ValueError(f"{folder} answers its probe with {found}, and {card['probe']} was saved: the code differs.")
+    return model.eval(), card
+
+
+def hash_of(config: dict) -> str:
+    """Checksum of a configuration, the same for any order of its keys."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+
+
+@torch.no_grad()
+def probe(model: nn.Module) -> list[float]:
+    """The first numbers of the output for a seeded input."""
+    training = model.training
+    model.eval()
+    output: Tensor = model(*(x.to(next(model.parameters()).device) for x in model.config.example()))
+    model.train(training)
+    return [float(x) for x in output.flatten()[:8]]
+
+
+def differences(saved: dict, wanted: dict, path: str = "") -> list[str]:
+    """Where two configurations differ, as sentences."""
+    odd = []
+    for key in sorted(saved.keys() | wanted.keys()):
+        a, b = saved.get(key, "absent"), wanted.get(key, "absent")
+        if isinstance(a, dict) and isinstance(b, dict):
+            odd += differences(a, b, f"{path}{key}.")
+        elif a != b:
+            odd.append(f"{path}{key} is {a} there and {b} here")
+    return odd

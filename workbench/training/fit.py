@@ -1,0 +1,218 @@
+"""The training loop: one function, plain torch, that can be killed at any moment and goes on where it stood."""
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from workbench.runs.progress import progress
+from workbench.training.optimizer import make_optimizer, step_size
+from workbench.training.resume import load_progress, save_progress
+
+
+class Diverged(RuntimeError):  # noqa: N818 - the name of the run's status
+    """The loss is no longer a number."""
+
+
+class Batches(Protocol):
+    """Data that can be indexed by a tensor of row numbers."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, which: Tensor) -> Any: ...
+
+
+class FitParams(BaseModel):
+    """How a model is trained.
+
+    Attributes:
+        steps: updates at most.
+        batch: rows in an update.
+        accumulate: parts that a batch is cut into, to save memory; the update is the same.
+        lr: step size of AdamW at its height.
+        warmup: share of the steps in which it rises.
+        weight_decay: of the matrices that may decay (see workbench.training.optimizer).
+        clip: largest norm of the gradient.
+        evaluate_every: steps between two looks at the validation data; progress is saved then.
+        patience: looks without a better one before training stops.
+        precision: "fp32", or "bf16" for autocast to bfloat16.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    steps: Annotated[int, Field(ge=1)] = 300
+    batch: Annotated[int, Field(ge=1)] = 64
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    lr: Annotated[float, Field(gt=0, le=1)] = 3e-3
+    warmup: Annotated[float, Field(ge=0, le=1)] = 0.1
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    evaluate_every: Annotated[int, Field(ge=1)] = 25
+    patience: Annotated[int, Field(ge=1)] = 8
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+
+@dataclass
+class FitResult:
+    """How a training went.
+
+    Attributes:
+        end: "finished", "stopped early" or "interrupted".
+        step: updates made.
+        best_step, best_valid: where the validation loss was smallest, and what it was; the model has these weights.
+        seconds: spent in the loop, all attempts together.
+        history: one record for each look: step, train_loss, valid_loss, lr, grad_norm, seconds.
+    """
+
+    end: str = "finished"
+    step: int = 0
+    best_step: int = 0
+    best_valid: float = math.inf
+    seconds: float = 0.0
+    history: list[dict] = field(default_factory=list)
+
+
+def fit(
+    model: nn.Module,
+    loss: Callable[[nn.Module, Any], Tensor],
+    train: Batches,
+    valid: Batches,
+    params: FitParams,
+    *,
+    seed: int = 0,
+    folder: Path | None = None,
+    observers: Iterable[Callable[[dict], None]] = (),
+    label: str = "training",
+) -> FitResult:
+    """Train a model, and leave it with the weights that did best on the validation data.
+
+    Ctrl-C ends the loop cleanly and keeps what was learned. With a folder, progress is saved at every look
+    at the validation data; called again with the same folder, the training goes on from there, and ends with
+    the same weights as one that was never stopped.
+
+    Args:
+        model: any module.
+        loss: `loss(model, batch)`, a mean over the rows of the batch.
+        train, valid: data that can be indexed by row numbers.
+        params: how to train.
+        seed: of the order of the batches and of the dropout.
+        folder: where progress is kept; None keeps nothing.
+        observers: called with each record of the history.
+        label: name in the progress bar.
+
+    Returns:
+        How it went.
+
+    Raises:
+        Diverged: the loss became NaN or infinite.
+        ValueError: no rows, or the folder holds another model's progress.
+    """
+    if not len(train) or not len(valid):
+        raise ValueError(f"there are {len(train)} training and {len(valid)} validation rows; both need at least one.")
+    torch.manual_seed(seed)
+    optimizer = make_optimizer(model, params.lr, params.weight_decay)
+    result, best = FitResult(), weights_of(model)
+    if folder is not None and (saved := load_progress(folder, model, optimizer)):
+        notes, best = saved
+        result = FitResult(**notes)
+    begin = time.monotonic() - result.seconds
+    try:
+        with progress(params.steps, label) as bar:
+            bar.update(result.step)
+            while result.step < params.steps and result.end == "finished":
+                train_loss, norm = update(model, loss, train, optimizer, params, seed, result.step)
+                result.step += 1
+                bar.update(1, loss=train_loss)
+                if result.step % params.evaluate_every and result.step != params.steps:
+                    continue
+                record = {"step": result.step, "train_loss": train_loss, "grad_norm": norm}
+                record |= {"valid_loss": evaluate(model, loss, valid, params), "lr": optimizer.param_groups[0]["lr"]}
+                result.seconds = record["seconds"] = time.monotonic() - begin
+                best = judge(result, record, model, best, params.patience)
+                if folder is not None:
+                    save_progress(folder, model, best, optimizer, asdict(result))
+                for observe in observers:
+                    observe({"label": label, **record})
+    except KeyboardInterrupt:
+        result.end = "interrupted"
+        if not result.history:
+            best = weights_of(model)  # nothing was judged yet: keep what there is
+    model.load_state_dict(best)
+    return result
+
+
+def update(
+    model: nn.Module,
+    loss: Callable[[nn.Module, Any], Tensor],
+    train: Batches,
+    optimizer: torch.optim.Optimizer,
+    params: FitParams,
+    seed: int,
+    step: int,
+) -> tuple[float, float]:
+    """One update of the weights; return the loss before it and the norm of the gradient.
+
+    Raises:
+        Diverged: the loss or the gradient is NaN or infinite; the weights are left as they were.
+    """
+    model.train()
+    rows = batch_rows(len(train), params.batch, seed, step)
+    optimizer.zero_grad()
+    total = 0.0
+    for part in rows.chunk(params.accumulate):
+        with torch.autocast(rows.device.type, torch.bfloat16, enabled=params.precision == "bf16"):
+            value = loss(model, train[part]) * (len(part) / len(rows))
+        value.backward()
+        total += float(value.detach())
+    norm = float(nn.utils.clip_grad_norm_(model.parameters(), params.clip))
+    if not math.isfinite(total) or not math.isfinite(norm):
+        raise Diverged(
+            f"at step {step + 1} the loss is {total:g} and the gradient's norm {norm:g}, with lr={params.lr:g}; "
+            "try a smaller lr or clip, or look at the data for huge values."
+        )
+    for group in optimizer.param_groups:
+        group["lr"] = params.lr * step_size(step, params.steps, round(params.warmup * params.steps))
+    optimizer.step()
+    return total, norm
+
+
+def batch_rows(rows: int, batch: int, seed: int, step: int) -> Tensor:
+    """Rows of an update: each pass over the data has an order of its own, known from the seed alone."""
+    batch = min(batch, rows)
+    passes, place = divmod(step, rows // batch)
+    order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed * 1_000_003 + passes))
+    return order[place * batch : (place + 1) * batch]
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, loss: Callable[[nn.Module, Any], Tensor], data: Batches, params: FitParams) -> float:
+    """Mean loss over all rows, without dropout."""
+    model.eval()
+    total = 0.0
+    for part in torch.arange(len(data)).split(4 * params.batch):
+        with torch.autocast(part.device.type, torch.bfloat16, enabled=params.precision == "bf16"):
+            total += float(loss(model, data[part])) * len(part)
+    return total / len(data)
+
+
+def judge(
+    result: FitResult, record: dict, model: nn.Module, best: dict[str, Tensor], patience: int
+) -> dict[str, Tensor]:
+    """Enter a look into the result, decide whether to go on, and return the best weights so far."""
+    result.history.append(record)
+    if record["valid_loss"] < result.best_valid:
+        result.best_valid, result.best_step = record["valid_loss"], result.step
+        return weights_of(model)
+    since = sum(1 for past in result.history if past["step"] > result.best_step)
+    if since >= patience:
+        result.end = "stopped early"
+    return best
+
+
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of the weights."""
+    return {name: x.detach().clone() for name, x in model.state_dict().items()}
