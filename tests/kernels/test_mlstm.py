@@ -129,6 +129,7 @@ def test_bad_inputs_are_refused(inputs, error, says):
         mlstm(*inputs)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_bad_options_are_refused():
     inputs, state = contract.make(KERNEL, 4, carried=True)
     with pytest.raises(ValueError, match="choose one of auto, chunkwise, parallel, reference"):

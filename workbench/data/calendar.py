@@ -19,7 +19,7 @@ def calendar(times: np.ndarray, step_hours: float) -> np.ndarray:
         if period >= 4 * step_hours:
             angle = 2 * np.pi * hours / period
             features += [np.sin(angle), np.cos(angle)]
-    if 2 * step_hours <= DAY * 2:
+    if step_hours <= DAY:
         weekday = (hours // DAY + 3) % 7  # 1970-01-01 was a Thursday: Monday is 0
         features.append((weekday >= 5).astype(np.float64))
     return np.stack(features, -1).astype(np.float32) if features else np.zeros((len(times), 0), np.float32)

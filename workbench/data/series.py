@@ -99,9 +99,7 @@ def read_csv(path: str | Path, *, time: str, target: str) -> Series:
 
 def _column(table: "polars.DataFrame", name: str, file: str) -> "polars.Series":
     if not name:
-        raise ValueError(
-            f"{file} has the columns {', '.join(table.columns)}: name one with --time and one with --target."
-        )
+        raise ValueError(f"{file} has the columns {', '.join(table.columns)}: name one with --time, one with --target.")
     if name not in table.columns:
         near = get_close_matches(name, table.columns, 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
@@ -131,6 +129,8 @@ def _times(table: "polars.DataFrame", name: str, file: str) -> np.ndarray:
 
 def _numbers(table: "polars.DataFrame", name: str, file: str) -> np.ndarray:
     column = _column(table, name, file)
+    if not len(column):
+        raise ValueError(f"{file} has 0 rows behind its header.")
     if not column.dtype.is_numeric():
         raise ValueError(f"{file}: column {name!r} holds {column.dtype}, such as {column[0]!r}, not numbers.")
     values = column.to_numpy().astype(np.float64)

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 
@@ -190,9 +191,16 @@ def everything(windows: Windows) -> Batch:
     return windows[torch.arange(len(windows))]
 
 
-def findings(parts: Split, forecasts: dict[str, Tensor], unit: str, steps_in_a_day: int) -> list[str]:
-    """What the errors say, in sentences: who leads, and whether the lead is more than chance."""
+def error_by_step(parts: Split, forecast: Tensor) -> np.ndarray:
+    """Mean absolute error of a forecast of the test windows at each step ahead (P,), in the data's unit."""
+    truth = parts.test.unscale(everything(parts.test).target)
+    return (median(forecast) - truth).abs().mean(0).numpy()
+
+
+def findings(parts: Split, forecasts: dict[str, Tensor], unit: str, step_hours: float) -> list[str]:
+    """What the errors say, in sentences: who leads, whether by more than chance, and how good the bands are."""
     table = evaluate(parts, forecasts)
+    steps_in_a_day = max(round(24 / step_hours), 1)
     best, *others = table
     sentences = [f"{best} has the smallest mean absolute error: {table[best]['mae']:.2f} {unit}."]
     for other in others:
@@ -202,6 +210,9 @@ def findings(parts: Split, forecasts: dict[str, Tensor], unit: str, steps_in_a_d
             f"Against {other} ({table[other]['mae']:.2f}) it is {result.verdict}: {share:.1%} less error, 95 % "
             f"interval of the difference {result.low:.2f} ... {result.high:.2f}, {result.blocks} blocks."
         )
+    for name, row in table.items():
+        if "coverage" in row:
+            sentences.append(f"The 80 % band of {name} held {row['coverage']:.0%} of the test values.")
     sentences.append("One seed: train with others (-p seed 1) before believing a small lead.")
     return sentences
 
@@ -215,12 +226,18 @@ def run(params: Params, run: Run | None = None) -> Result:
     for network in Network.__args__:
         model, _ = train(network, parts, params, run)
         forecasts[network] = predict(model, parts.test)
-    day = max(round(24 / series.step_hours), 1)
     return Result(
         experiment=__name__,
         params=params.model_dump(mode="json"),
         unit=series.unit,
         scores=evaluate(parts, forecasts),
-        findings=findings(parts, forecasts, series.unit, day),
+        findings=findings(parts, forecasts, series.unit, series.step_hours),
         seconds=time.monotonic() - begin,
     )
+
+
+def liveliest(windows: Windows, channel: int) -> Tensor:
+    """Number of the window of a channel whose targets change most, as an index of length one."""
+    rows = torch.nonzero(windows.index[:, 1] == channel)[:, 0]
+    target = windows[rows].target
+    return rows[(target.amax(1) - target.amin(1)).argmax()][None]

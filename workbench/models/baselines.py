@@ -16,6 +16,9 @@ def seasonal_naive(batch: Batch, seasons: int, which: int) -> Float[Tensor, "B P
     return batch.known[..., batch.known.shape[-1] - seasons + which]
 
 
+PENALTIES = (1.0, 10.0, 100.0, 1e3, 1e4)
+
+
 class Ridge:
     """Ridge regression of each step ahead on the past, the calendar and the seasonal lags; one for each channel.
 
@@ -39,7 +42,7 @@ class Ridge:
         last = last[:, None].expand(-1, self.horizon, -1)
         return torch.cat([last, batch.known, torch.ones_like(last[..., :1])], -1).double()
 
-    def fit(self, train: Windows, valid: Windows, penalties: tuple[float, ...] = (1, 10, 100, 1000, 10_000)) -> "Ridge":
+    def fit(self, train: Windows, valid: Windows, penalties: tuple[float, ...] = PENALTIES) -> "Ridge":
         """Solve for every penalty, and keep the one with the smallest absolute error on the validation windows."""
         moments = [self._moments(train, channel) for channel in range(self.channels)]
         best = torch.inf

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,6 +20,7 @@ class Diverged(RuntimeError):  # noqa: N818 - the name of the run's status
     """The loss is no longer a number."""
 
 
+@runtime_checkable
 class Batches(Protocol):
     """Data that can be indexed by a tensor of row numbers."""
 

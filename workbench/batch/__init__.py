@@ -1,0 +1,1 @@
+"""Notebooks, executed headless: engine, report, pictures."""

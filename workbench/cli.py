@@ -1,0 +1,221 @@
+"""The command line: `workbench demo`, `run`, `runs`, `doctor`, `lab`."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import workbench
+
+_FINISHED_WELL, _FAILED, _USAGE, _INTERRUPTED = 0, 1, 2, 130
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 ok, 1 the run failed, 2 it could not start, 130 interrupted."""
+    arguments, rest = _parser().parse_known_args(argv)
+    if rest and arguments.command != "demo":  # the demo's flags come from its Params
+        _parser().error(f"unrecognized arguments: {' '.join(rest)}")
+    if arguments.offline:
+        os.environ["WORKBENCH_OFFLINE"] = "1"
+    command: Callable = arguments.call
+    try:
+        return command(arguments, rest) if arguments.command == "demo" else command(arguments)
+    except ModuleNotFoundError as error:
+        print(f"workbench {arguments.command}: {error}; pip install 'workbench[lab]' brings it.", file=sys.stderr)
+        return _USAGE
+    except (ValueError, OSError) as error:
+        print(f"workbench {arguments.command}: {error}", file=sys.stderr)
+        return _USAGE
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="workbench", description=workbench.__doc__.splitlines()[0])
+    parser.add_argument("--version", action="version", version=f"workbench {workbench.__version__}")
+    parser.add_argument("--offline", action="store_true", help="download nothing")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    demo = commands.add_parser("demo", add_help=False, help="train an LSTM and an xLSTM, and look at their gates")
+    demo.set_defaults(call=_demo)
+    _add_run(commands)
+    _add_runs(commands)
+    commands.add_parser("doctor", help="check this installation").set_defaults(call=_doctor)
+    lab = commands.add_parser("lab", help="open JupyterLab on the first notebook")
+    lab.add_argument("--no-browser", action="store_true", help="print the address and open no browser")
+    lab.add_argument("--port", type=int, help="port of the server")
+    lab.set_defaults(call=_lab)
+    return parser
+
+
+def _add_run(commands: argparse._SubParsersAction) -> None:
+    run = commands.add_parser("run", help="run a notebook headless, with parameters")
+    run.add_argument("notebook", nargs="?", help="the notebook; with --from, the old run's by default")
+    run.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a parameter")
+    run.add_argument("--from", dest="resume_from", metavar="RUN", help="start from a run: its parameters, checkpoints")
+    run.add_argument("--cell-timeout", type=float, metavar="SECONDS", help="the longest that one cell may take")
+    run.add_argument("--memory-limit", metavar="SIZE", help="data that the kernel may hold, as 2GB (Linux)")
+    run.add_argument("--name", help="name of the run folder")
+    run.add_argument("--root", default="runs", help="folder of the run folders (runs)")
+    run.set_defaults(call=_run)
+
+
+def _add_runs(commands: argparse._SubParsersAction) -> None:
+    runs = commands.add_parser("runs", help="list, show and remove runs")
+    actions = runs.add_subparsers(dest="action", required=True, metavar="ACTION")
+    listing = actions.add_parser("list", help="all runs, newest first")
+    show = actions.add_parser("show", help="one run: status, parameters, outputs")
+    show.add_argument("run", help="its folder, or the beginning of its name or id")
+    prune = actions.add_parser("prune", help="delete old runs; never one that is running")
+    prune.add_argument("--older-than", type=float, metavar="DAYS", help="only runs older than this")
+    prune.add_argument("--keep", type=int, metavar="N", help="keep the newest N")
+    prune.add_argument("--state", action="append", metavar="STATE", help="only runs in this state")
+    prune.add_argument("--yes", action="store_true", help="delete without asking")
+    for action, call in ((listing, _runs_list), (show, _runs_show), (prune, _runs_prune)):
+        action.add_argument("--root", default="runs", help="folder of the run folders (runs)")
+        action.set_defaults(call=call)
+
+
+def _demo(arguments: argparse.Namespace, flags: list[str]) -> int:
+    import tyro
+
+    from workbench.batch.execute import execute
+    from workbench.experiments.forecast import Params
+    from workbench.runs.scores import summary
+
+    base = Params()
+    if "--smoke" in flags:
+        flags = [flag for flag in flags if flag != "--smoke"]
+        base = Params.smoke()
+    about = "Trains an LSTM and an xLSTM on real data and looks at their gates. --smoke: tiny, in seconds."
+    chosen = tyro.cli(Params, prog="workbench demo", description=about, args=flags, default=base)
+    default = Params()
+    given = {name: value for name, value in chosen if value != getattr(default, name)}
+    run = execute(_first_notebook(), given, name="demo", offline=arguments.offline)
+    if run.status().state == "ok":
+        print(summary(run.outputs()))
+        print(f"Report: {run.path / 'report.html'}")
+    return _exit_code(run.status().state)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from workbench.batch.execute import execute, read_run_source
+    from workbench.batch.source import typed
+
+    source = read_run_source(arguments.notebook, arguments.resume_from, arguments.root)
+    values = {name: typed(value, source.defaults.get(name)) for name, value in arguments.p}
+    run = execute(
+        source.path,
+        values,
+        root=arguments.root,
+        name=arguments.name,
+        resume_from=arguments.resume_from,
+        cell_timeout=arguments.cell_timeout,
+        memory_limit=None if arguments.memory_limit is None else size(arguments.memory_limit),
+        offline=arguments.offline,
+    )
+    return _exit_code(run.status().state)
+
+
+def _runs_list(arguments: argparse.Namespace) -> int:
+    from workbench.batch.progress_view import duration
+    from workbench.runs import store
+
+    rows = store.entries(arguments.root)
+    width = max((len(row.path.name) for row in rows), default=0)
+    for row in rows:
+        if row.run is None:
+            print(f"{row.path.name:{width}}  broken       {row.problem}")
+            continue
+        took = "" if row.status.seconds is None else duration(row.status.seconds)
+        why = f"{row.status.error.name}: {row.status.error.value}" if row.status.error else ""
+        print(
+            f"{row.path.name:{width}}  {row.status.state:11}  {took:>12}  {why.splitlines()[0] if why else ''}".rstrip()
+        )
+    if not rows:
+        print(f"No runs in {Path(arguments.root).resolve()}.")
+    return _FINISHED_WELL
+
+
+def _runs_show(arguments: argparse.Namespace) -> int:
+    import json
+
+    from workbench.runs import store
+
+    run = store.find(arguments.run, arguments.root)
+    print(run)
+    for label, values in (("params", run.params), ("status", run.status().model_dump(exclude_none=True))):
+        print(f"{label}: {json.dumps(values, indent=2, ensure_ascii=False)}")
+    print(f"outputs: {json.dumps(run.outputs(), indent=2, ensure_ascii=False)}")
+    print("files: " + "  ".join(sorted(path.name for path in run.path.iterdir())))
+    return _FINISHED_WELL
+
+
+def _runs_prune(arguments: argparse.Namespace) -> int:
+    from workbench.runs import store
+
+    if arguments.older_than is None and arguments.keep is None and arguments.state is None:
+        raise ValueError("say what may go: --older-than DAYS, --keep N or --state STATE.")
+    chosen = store.prunable(
+        arguments.root, older_than_days=arguments.older_than, keep=arguments.keep, states=arguments.state
+    )
+    for run in chosen:
+        print(run.path)
+    if not chosen:
+        print("Nothing to remove.")
+        return _FINISHED_WELL
+    if not arguments.yes:
+        if not sys.stdin.isatty():
+            raise ValueError(f"would remove {len(chosen)} runs; give --yes to do it.")
+        if input(f"Remove these {len(chosen)} runs? [y/N] ").strip().lower() not in ("y", "yes"):
+            return _FINISHED_WELL
+    for run in chosen:
+        store.remove(run)
+    print(f"Removed {len(chosen)}.")
+    return _FINISHED_WELL
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from workbench import doctor
+
+    return doctor.main()
+
+
+def _lab(arguments: argparse.Namespace) -> int:
+    from workbench.batch.kernel import install_kernelspec
+
+    install_kernelspec()
+    command = [sys.executable, "-m", "jupyterlab", str(_first_notebook())]
+    command += ["--no-browser"] if arguments.no_browser else []
+    command += [f"--ServerApp.port={arguments.port}"] if arguments.port else []
+    sys.stdout.flush()
+    os.execv(sys.executable, command)
+
+
+def _first_notebook() -> Path:
+    path = Path(workbench.__file__).resolve().parents[1] / "notebooks" / "00_start_here.ipynb"
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: the notebooks come with a clone of the project, installed with `pip -e`.")
+    return path
+
+
+def size(text: str) -> int:
+    """Bytes that a text like 800MB, 2 GB or 1.5g means (1 GB = 10⁹ bytes)."""
+    number = text.strip().lower().removesuffix("b").removesuffix("i").strip()
+    unit = number[-1:] if number[-1:] in _UNITS else ""
+    try:
+        count = int(float(number.removesuffix(unit)) * _UNITS[unit])
+    except ValueError:
+        raise ValueError(f"--memory-limit {text!r} is no size; write it as 800MB or 2GB.") from None
+    if count <= 0:
+        raise ValueError(f"--memory-limit {text!r} leaves no memory; write it as 800MB or 2GB.")
+    return count
+
+
+def _exit_code(state: str) -> int:
+    return {"ok": _FINISHED_WELL, "interrupted": _INTERRUPTED}.get(state, _FAILED)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The run folder: parameters, status, metrics, figures, and where each came from."""

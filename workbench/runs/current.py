@@ -1,0 +1,118 @@
+"""The run of this process: the one that `out` and `show` write to."""
+
+import atexit
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from workbench.runs.files import now, plain
+from workbench.runs.folder import Run
+from workbench.runs.provenance import this_process
+from workbench.runs.status import Status
+
+_PLOTLY = "application/vnd.plotly.v1+json"
+_DISPLAY = {"showSendToCloud": False, "displaylogo": False, "responsive": True}
+
+
+class _Process:
+    """What this process knows: its run, whether another process watches over it, its parameters."""
+
+    run: Run | None = None
+    headless: bool = False
+    params: object = None
+
+
+_process = _Process()
+
+
+def attach(path: str | Path) -> Run:
+    """Make the run in `path` this process's run; another process watches over it and writes its status."""
+    detach()
+    _process.run = Run.open(path)
+    _process.headless = True
+    if _process.params is not None:
+        note_params(_process.params)
+    return _process.run
+
+
+def detach() -> None:
+    """Leave the run of this process; one that was begun here ends `ok`."""
+    run, headless = _process.run, _process.headless
+    _process.run, _process.headless = None, False
+    if run is not None and not headless and run.path.exists():
+        run.status().model_copy(update={"state": "ok"}).write(run.path)
+
+
+def is_headless() -> bool:
+    """Whether a process outside watches over this one's run."""
+    return _process.headless
+
+
+def current_run() -> Run:
+    """The run of this process; outside of a headless run, one is begun when first asked for.
+
+    It is named after the notebook where Jupyter tells its name, and lies in `runs/` of the nearest folder
+    upwards that holds a project.
+    """
+    if _process.run is None:
+        session = os.environ.get("JPY_SESSION_NAME", "")
+        run = Run.create(Path(session).stem or "notebook", root=_project() / "runs", params=_process.params)
+        Status(state="running", started=now(), **this_process()).write(run.path)
+        _process.run = run
+        atexit.register(detach)
+    return _process.run
+
+
+def note_params(params: object) -> None:
+    """Keep the parameters of this process's run, now or when it begins."""
+    _process.params = params
+    if _process.run is not None:
+        values = plain(params)
+        _process.run.amend(params=values, seed=values.get("seed"))
+
+
+def out(name: str, value: object) -> None:
+    """Keep a number (or text, list, dict) worth keeping in the run's `outputs.json`; NaN becomes null."""
+    current_run().out(name, value)
+
+
+def show(fig: object, *, name: str, caption: str = "") -> None:
+    """Save a plotly figure as a bundle of the run, then display it; it offers no upload to a cloud."""
+    current_run().figure(fig, name, caption)
+    ipython = sys.modules.get("IPython")
+    if ipython is None or ipython.get_ipython() is None:
+        return
+    from IPython.display import display
+
+    drawing = json.loads(fig.to_json())
+    meta = fig.layout.meta if isinstance(fig.layout.meta, dict) else {}
+    text = meta.get("alt") or caption or f"Figure {name}"
+    display({_PLOTLY: {**drawing, "config": _DISPLAY}, "text/plain": text}, raw=True)
+
+
+@contextmanager
+def expect_error(*kinds: type[BaseException]) -> Iterator[None]:
+    """Print the error that the block is meant to raise, as a lesson; fail if it raises none.
+
+    >>> with expect_error(ZeroDivisionError):
+    ...     1 / 0
+    ZeroDivisionError: division by zero
+    """
+    wanted = " or ".join(kind.__name__ for kind in kinds)
+    try:
+        yield
+    except kinds as error:
+        print(f"{type(error).__name__}: {error}")
+    else:
+        raise RuntimeError(f"The block was expected to raise {wanted}, and raised nothing.")
+
+
+def _project() -> Path:
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "pyproject.toml").exists() or (folder / ".git").exists():
+            return folder
+    return here
