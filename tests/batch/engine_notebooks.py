@@ -24,10 +24,11 @@ def notebook(path: Path, *cells: str, parameters: str | None = PARAMETERS) -> Pa
     return path
 
 
-def start(path: Path, root: Path, **options: object) -> subprocess.Popen:
+def start(path: Path, root: Path, grace_seconds: float = 20.0, **options: object) -> subprocess.Popen:
     """Begin `execute` in another process."""
     code = (
-        "import sys; from workbench.batch.execute import execute; "
+        "from workbench.batch import session; from workbench.batch.execute import execute; "
+        f"session.GRACE_SECONDS = {grace_seconds}; "
         f"run = execute({str(path)!r}, {options!r}, root={str(root)!r}); print(run.path)"
     )
     return subprocess.Popen([sys.executable, "-c", code], cwd=path.parent, stdout=subprocess.DEVNULL)

@@ -10,7 +10,7 @@ from workbench.cells.lstm import LSTM
 from workbench.cells.mlstm import MLSTM
 from workbench.cells.parts import CausalConv, HeadNorm, HeadwiseLinear
 from workbench.cells.roles import ROLES, parameter_roles, tag
-from workbench.cells.slstm import SLSTM, forget_bias
+from workbench.cells.slstm import SLSTM, power_law
 from workbench.cells.states import detach, map_state
 
 WIDTH, STEPS = 16, 11
@@ -140,10 +140,12 @@ def test_headwise_linear_is_block_diagonal():
 
 
 def test_forget_bias_spreads_from_long_to_short():
-    first, last = forget_bias(8, 0.0), forget_bias(8, 1.0)
+    first, last = power_law(8, 0.0), power_law(8, 1.0)
     assert (first[0], first[-1]) == (5.0, -7.0)
     assert (first.diff() < 0).all()
     assert (last[1:-1] > first[1:-1]).all()  # deeper blocks hold on longer
+    even = SLSTM(16, heads=2, forget_bias=(6.0, -1.0)).bias[2, 0, 0]
+    assert_close(even.detach(), torch.arange(6.0, -2.0, -1.0))
 
 
 def test_detach_cuts_the_graph():

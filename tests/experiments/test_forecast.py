@@ -93,9 +93,9 @@ def test_baselines_without_a_season_leave_it_out():
 
 def test_liveliest_window_is_the_one_that_changes_most(parts):
     row = forecast.liveliest(parts.test, 2)
-    spans = [float(t.max() - t.min()) for t in parts.test[torch.nonzero(parts.test.index[:, 1] == 2)[:, 0]].target]
-    target = parts.test[row].target
-    assert float(target.max() - target.min()) == max(spans)
+    pasts = parts.test[torch.nonzero(parts.test.index[:, 1] == 2)[:, 0]].past[..., 0]
+    past = parts.test[row].past[..., 0]
+    assert float(past.max() - past.min()) == max(float(one.max() - one.min()) for one in pasts)
     assert int(parts.test.index[row, 1]) == 2
 
 

@@ -29,7 +29,9 @@ class SLSTM(nn.Module):
         width: model width E, a multiple of heads.
         heads: heads H; each mixes its own memory only.
         conv: steps that the convolution sees.
-        depth: position of the layer in its stack, 0 ... 1; it spreads the forget biases.
+        depth: position of the layer in its stack, 0 ... 1; it bends the spread of the forget biases.
+        forget_bias: first and last bias of the forget gates of a head, the others evenly between; None is the
+            official spread, from 5 to -7 along a power law, which leaves few long memories in a small head.
 
     References:
         Beck et al. (2024), xLSTM: Extended Long Short-Term Memory, arXiv:2405.04517, Fig. 10 (Appendix A.4).
@@ -37,7 +39,15 @@ class SLSTM(nn.Module):
 
     role = "core"
 
-    def __init__(self, width: int, *, heads: int = 4, conv: int = 4, depth: float = 0.0) -> None:
+    def __init__(
+        self,
+        width: int,
+        *,
+        heads: int = 4,
+        conv: int = 4,
+        depth: float = 0.0,
+        forget_bias: tuple[float, float] | None = None,
+    ) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(
@@ -49,7 +59,7 @@ class SLSTM(nn.Module):
         size = width // heads
         self.recurrent = nn.Parameter(torch.zeros(4, heads, size, size))
         self.bias = nn.Parameter(torch.zeros(4, heads, 1, size))
-        self.bias.data[2] = forget_bias(size, depth)
+        self.bias.data[2] = power_law(size, depth) if forget_bias is None else torch.linspace(*forget_bias, size)
         self.norm = HeadNorm(width, heads)
 
     def project(
@@ -97,7 +107,7 @@ class SLSTM(nn.Module):
         }
 
 
-def forget_bias(size: int, depth: float) -> Float[Tensor, " D"]:
+def power_law(size: int, depth: float) -> Float[Tensor, " D"]:
     """Biases from +5 falling to -7 over the units of a head, sooner or later with depth: short and long memories.
 
     The initial values of the official implementation ("powerlaw_blockdependent").

@@ -40,6 +40,7 @@ class XLSTMStackConfig(BaseModel):
     layers: Annotated[int, Field(ge=1)] = 2
     heads: Annotated[int, Field(ge=1)] = 4
     slstm_at: tuple[int, ...] = (0,)
+    forget_bias: tuple[float, float] | None = None  # of the sLSTM, see workbench.cells.slstm
     conv: Annotated[int, Field(ge=2)] = 4
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
@@ -59,7 +60,7 @@ class XLSTMStackConfig(BaseModel):
         """The block at a position: post-up-projection around an sLSTM, pre-up-projection around an mLSTM."""
         if at in self.slstm_at:
             depth = at / max(self.layers - 1, 1)
-            cell = SLSTM(self.width, heads=self.heads, conv=self.conv, depth=depth)
+            cell = SLSTM(self.width, heads=self.heads, conv=self.conv, depth=depth, forget_bias=self.forget_bias)
             return Block(self.width, cell, GatedMLP(self.width), self.dropout)
         cell = MLSTM(self.width, heads=self.heads, conv=self.conv, layers=self.layers)
         return Block(self.width, cell, None, self.dropout)

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Mapping
 
+SHARES = ("coverage",)  # scores that have no unit
+
 
 def summary(outputs: Mapping[str, object]) -> str:
     """The table of `outputs["scores"]` and the sentences of `outputs["findings"]`, as far as they are there."""
@@ -28,7 +30,9 @@ def table(scores: Mapping[str, object]) -> str:
         return "The run put out no scores."
     first = {name: _number(errors.get(metrics[0])) for name, errors in models.items()}
     order = sorted(models, key=lambda name: first[name])
-    rows = [["rank", "model", *(f"{metric} [{unit}]" if unit else metric for metric in metrics)]]
+    rows = [
+        ["rank", "model", *(metric if metric in SHARES or not unit else f"{metric} [{unit}]" for metric in metrics)]
+    ]
     for name in order:
         better = sum(value < first[name] for value in first.values())
         rank = str(better + 1) if math.isfinite(first[name]) else "–"

@@ -91,9 +91,8 @@ def fit(
 ) -> FitResult:
     """Train a model, and leave it with the weights that did best on the validation data.
 
-    Ctrl-C ends the loop cleanly and keeps what was learned. With a folder, progress is saved at every look
-    at the validation data; called again with the same folder, the training goes on from there, and ends with
-    the same weights as one that was never stopped.
+    Ctrl-C ends the loop cleanly and keeps what was learned. With a folder, progress is saved at every look at the
+    validation data; called again, the training goes on from there and ends as if it had never been stopped.
 
     Args:
         model: any module.
@@ -102,25 +101,21 @@ def fit(
         params: how to train.
         seed: of the order of the batches and of the dropout.
         folder: where progress is kept; None keeps nothing.
-        observers: called with each record of the history.
-        label: name in the progress bar.
+        observers, label: called with each record of the history; name in the progress bar.
 
     Returns:
         How it went.
 
     Raises:
         Diverged: the loss became NaN or infinite.
-        ValueError: no rows, or the folder holds another model's progress.
+        ValueError: no rows, or another model's progress in the folder.
     """
     if not len(train) or not len(valid):
         raise ValueError(f"there are {len(train)} training and {len(valid)} validation rows; both need at least one.")
     torch.manual_seed(seed)
     optimizer = make_optimizer(model, params.lr, params.weight_decay)
-    result, best = FitResult(), weights_of(model)
-    if folder is not None and (saved := load_progress(folder, model, optimizer)):
-        notes, best = saved
-        result = FitResult(**notes)
-    begin = time.monotonic() - result.seconds
+    result, best = begin(folder, model, optimizer)
+    started = time.monotonic() - result.seconds
     try:
         with progress(params.steps, label) as bar:
             bar.update(result.step)
@@ -132,7 +127,7 @@ def fit(
                     continue
                 record = {"step": result.step, "train_loss": train_loss, "grad_norm": norm}
                 record |= {"valid_loss": evaluate(model, loss, valid, params), "lr": optimizer.param_groups[0]["lr"]}
-                result.seconds = record["seconds"] = time.monotonic() - begin
+                result.seconds = record["seconds"] = time.monotonic() - started
                 best = judge(result, record, model, best, params.patience)
                 if folder is not None:
                     save_progress(folder, model, best, optimizer, asdict(result))
@@ -140,10 +135,18 @@ def fit(
                     observe({"label": label, **record})
     except KeyboardInterrupt:
         result.end = "interrupted"
-        if not result.history:
-            best = weights_of(model)  # nothing was judged yet: keep what there is
-    model.load_state_dict(best)
+    model.load_state_dict(best if result.history else weights_of(model))
     return result
+
+
+def begin(
+    folder: Path | None, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[FitResult, dict[str, Tensor]]:
+    """A fresh result and the weights as they are, or those that the folder keeps."""
+    if folder is not None and (saved := load_progress(folder, model, optimizer)):
+        notes, best = saved
+        return FitResult(**notes), best
+    return FitResult(), weights_of(model)
 
 
 def update(
