@@ -101,4 +101,4 @@ def test_liveliest_window_is_the_one_that_changes_most(parts):
 
 def test_presets_are_valid_and_differ():
     assert Params.smoke() != Params() != Params.paper()
-    assert Params().fit_params().steps == 240
+    assert Params().fit_params().steps == 360

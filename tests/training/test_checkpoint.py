@@ -35,6 +35,16 @@ def test_it_is_replaced_whole(saved):
     assert torch.equal(load_checkpoint(folder)[0].project.weight, other.project.weight)
 
 
+def test_a_save_that_fails_leaves_the_old_one_and_nothing_else(saved, monkeypatch):
+    model, folder = saved
+    monkeypatch.setattr("workbench.training.checkpoint.probe", lambda model: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        save_checkpoint(folder, CONFIG.build(4))
+    monkeypatch.undo()
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+    assert torch.equal(load_checkpoint(folder)[0].project.weight, model.project.weight)
+
+
 def test_another_configuration_is_named(saved):
     _, folder = saved
     wanted = CONFIG.model_copy(update={"horizon": 9, "stack": LSTMStackConfig(width=8)})

@@ -1,5 +1,7 @@
 """What the clock tells: place in the day and in the week, and how far back the same hour lies."""
 
+import math
+
 import numpy as np
 
 DAY, WEEK = 24.0, 168.0
@@ -26,7 +28,8 @@ def calendar(times: np.ndarray, step_hours: float) -> np.ndarray:
 
 
 def seasons(step_hours: float, horizon: int, rows: int) -> tuple[int, ...]:
-    """Lags of a day and a week in steps: whole numbers, known at the forecast, seen at least twice in `rows`."""
-    lags = [period / step_hours for period in (DAY, WEEK)]
-    whole = [round(lag) for lag in lags if abs(lag - round(lag)) < 1e-9]
-    return tuple(lag for lag in whole if max(horizon, 2) <= lag <= rows / 2)
+    """Lags of whole days and of whole weeks, in steps: known at the forecast, and seen at least twice in `rows`."""
+    periods = [period / step_hours for period in (DAY, WEEK)]
+    whole = [round(period) for period in periods if period >= 2 and abs(period - round(period)) < 1e-9]
+    lags = [period * math.ceil(horizon / period) for period in whole]  # the same hour, at or before the last known
+    return tuple(lag for lag in lags if lag <= rows / 2)

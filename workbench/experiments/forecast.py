@@ -61,11 +61,11 @@ class Params(BaseParams):
     layers: Annotated[int, Field(ge=1, le=64), Search(1, 4)] = 2
     heads: Annotated[int, Field(ge=1, le=64)] = 4
     slstm_at: tuple[int, ...] = (0,)
-    steps: Annotated[int, Field(ge=1)] = 240
+    steps: Annotated[int, Field(ge=1)] = 360
     batch: Annotated[int, Field(ge=1)] = 64
     lr: Annotated[float, Field(gt=0, le=1), Search(1e-4, 1e-2, log=True)] = 3e-3
     weight_decay: Annotated[float, Field(ge=0, le=1), Search(1e-4, 1e-1, log=True)] = 0.01
-    evaluate_every: Annotated[int, Field(ge=1)] = 40
+    evaluate_every: Annotated[int, Field(ge=1)] = 60
     patience: Annotated[int, Field(ge=1)] = 5
     valid_windows: Annotated[int, Field(ge=1)] = 1024
     seed: Annotated[int, Field(ge=0)] = 0

@@ -4,13 +4,13 @@ import hashlib
 import json
 import os
 import shutil
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+import workbench
 from workbench.cells.roles import parameter_roles
 from workbench.models.zoo import config_from
 
@@ -31,20 +31,23 @@ def save_checkpoint(folder: Path, model: nn.Module, *, extra: dict | None = None
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     config = model.config.model_dump(mode="json")
-    save_file({name: x.contiguous() for name, x in model.state_dict().items()}, part / WEIGHTS)
-    card = {
-        "format": FORMAT,
-        "config": config,
-        "config_hash": hash_of(config),
-        "weights_sha256": hashlib.sha256((part / WEIGHTS).read_bytes()).hexdigest(),
-        "probe": probe(model),
-        "roles": parameter_roles(model),
-        "versions": {name: version(name) for name in ("workbench", "torch", "safetensors")},
-        "extra": extra or {},
-    }
-    (part / CARD).write_text(json.dumps(card, indent=2))
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(part, folder)
+    try:
+        save_file({name: x.contiguous() for name, x in model.state_dict().items()}, part / WEIGHTS)
+        card = {
+            "format": FORMAT,
+            "config": config,
+            "config_hash": hash_of(config),
+            "weights_sha256": hashlib.sha256((part / WEIGHTS).read_bytes()).hexdigest(),
+            "probe": probe(model),
+            "roles": parameter_roles(model),
+            "versions": {"workbench": workbench.__version__, "torch": torch.__version__},
+            "extra": extra or {},
+        }
+        (part / CARD).write_text(json.dumps(card, indent=2))
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
     return folder
 
 

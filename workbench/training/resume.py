@@ -24,8 +24,11 @@ def save_progress(
     tensors["random"] = torch.get_rng_state()
     tensors = {name: x.detach().contiguous().clone() for name, x in tensors.items()}
     part = folder / f"{FILE}.{os.getpid()}.part"
-    save_file(tensors, part, metadata={"notes": json.dumps(notes)})
-    os.replace(part, folder / FILE)
+    try:
+        save_file(tensors, part, metadata={"notes": json.dumps(notes)})
+        os.replace(part, folder / FILE)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def load_progress(
