@@ -264,4 +264,4 @@ def test_lab_registers_this_interpreter_once(tmp_path, monkeypatch):
     spec = json.loads((tmp_path / "share/jupyter/kernels/workbench/kernel.json").read_text())
     assert spec["argv"][0] == sys.executable
     assert spec["display_name"] == "Python (workbench)"
-    assert calls[0][1:] == ["-m", "jupyterlab", str(tmp_path / "00.ipynb"), "--no-browser", "--ServerApp.port=9999"]
+    assert calls[0][1:] == ["-m", "jupyterlab", str(tmp_path / "00.ipynb"), "--no-browser", "--port", "9999"]

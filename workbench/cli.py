@@ -5,9 +5,14 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import workbench
 
+if TYPE_CHECKING:
+    from workbench.runs.folder import Run
+
+_OPEN = ("demo", "lab")  # the demo's flags come from its Params, those of the lab go to Jupyter
 _FINISHED_WELL, _FAILED, _USAGE, _INTERRUPTED = 0, 1, 2, 130
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
@@ -15,13 +20,13 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code: 0 ok, 1 the run failed, 2 it could not start, 130 interrupted."""
     arguments, rest = _parser().parse_known_args(argv)
-    if rest and arguments.command != "demo":  # the demo's flags come from its Params
+    if rest and arguments.command not in _OPEN:
         _parser().error(f"unrecognized arguments: {' '.join(rest)}")
     if arguments.offline:
         os.environ["WORKBENCH_OFFLINE"] = "1"
     command: Callable = arguments.call
     try:
-        return command(arguments, rest) if arguments.command == "demo" else command(arguments)
+        return command(arguments, rest) if arguments.command in _OPEN else command(arguments)
     except ModuleNotFoundError as error:
         print(f"workbench {arguments.command}: {error}; pip install 'workbench[lab]' brings it.", file=sys.stderr)
         return _USAGE
@@ -42,9 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_runs(commands)
     commands.add_parser("doctor", help="check this installation").set_defaults(call=_doctor)
-    lab = commands.add_parser("lab", help="open JupyterLab on the first notebook")
-    lab.add_argument("--no-browser", action="store_true", help="print the address and open no browser")
-    lab.add_argument("--port", type=int, help="port of the server")
+    lab = commands.add_parser("lab", help="open JupyterLab on the first notebook; flags go to Jupyter: --no-browser")
     lab.set_defaults(call=_lab)
     return parser
 
@@ -82,7 +85,6 @@ def _demo(arguments: argparse.Namespace, flags: list[str]) -> int:
 
     from workbench.batch.execute import execute
     from workbench.experiments.forecast import Params
-    from workbench.runs.scores import summary
 
     base = Params()
     if "--smoke" in flags:
@@ -92,11 +94,7 @@ def _demo(arguments: argparse.Namespace, flags: list[str]) -> int:
     chosen = tyro.cli(Params, prog="workbench demo", description=about, args=flags, default=base)
     default = Params()
     given = {name: value for name, value in chosen if value != getattr(default, name)}
-    run = execute(_first_notebook(), given, name="demo", offline=arguments.offline)
-    if run.status().state == "ok":
-        print(summary(run.outputs()))
-        print(f"Report: {run.path / 'report.html'}")
-    return _exit_code(run.status().state)
+    return _end(execute(_first_notebook(), given, name="demo", offline=arguments.offline))
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -115,7 +113,7 @@ def _run(arguments: argparse.Namespace) -> int:
         memory_limit=None if arguments.memory_limit is None else size(arguments.memory_limit),
         offline=arguments.offline,
     )
-    return _exit_code(run.status().state)
+    return _end(run)
 
 
 def _runs_list(arguments: argparse.Namespace) -> int:
@@ -182,15 +180,12 @@ def _doctor(arguments: argparse.Namespace) -> int:
     return doctor.main()
 
 
-def _lab(arguments: argparse.Namespace) -> int:
+def _lab(arguments: argparse.Namespace, flags: list[str]) -> int:
     from workbench.batch.kernel import install_kernelspec
 
     install_kernelspec()
-    command = [sys.executable, "-m", "jupyterlab", str(_first_notebook())]
-    command += ["--no-browser"] if arguments.no_browser else []
-    command += [f"--ServerApp.port={arguments.port}"] if arguments.port else []
     sys.stdout.flush()
-    os.execv(sys.executable, command)
+    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", str(_first_notebook()), *flags])
 
 
 def _first_notebook() -> Path:
@@ -213,7 +208,14 @@ def size(text: str) -> int:
     return count
 
 
-def _exit_code(state: str) -> int:
+def _end(run: "Run") -> int:
+    """Show what a run found, if it has scores, and return the exit code of its status."""
+    from workbench.runs.scores import summary
+
+    state = run.status().state
+    if state == "ok" and "scores" in run.outputs():
+        print(summary(run.outputs()))
+        print(f"Report: {run.path / 'report.html'}")
     return {"ok": _FINISHED_WELL, "interrupted": _INTERRUPTED}.get(state, _FAILED)
 
 
