@@ -81,20 +81,24 @@ def _add_runs(commands: argparse._SubParsersAction) -> None:
 
 
 def _demo(arguments: argparse.Namespace, flags: list[str]) -> int:
+    given = _chosen(flags) if flags else {}  # without flags there is nothing to check, and torch stays unloaded here
+    from workbench.batch.execute import execute
+
+    return _end(execute(_first_notebook(), given, name="demo", offline=arguments.offline))
+
+
+def _chosen(flags: list[str]) -> dict[str, object]:
+    """The parameters of the demo that its flags set to something else than their default."""
     import tyro
 
-    from workbench.batch.execute import execute
     from workbench.experiments.forecast import Params
 
-    base = Params()
-    if "--smoke" in flags:
-        flags = [flag for flag in flags if flag != "--smoke"]
-        base = Params.smoke()
+    base = Params.smoke() if "--smoke" in flags else Params()
+    flags = [flag for flag in flags if flag != "--smoke"]
     about = "Trains an LSTM and an xLSTM on real data and looks at their gates. --smoke: tiny, in seconds."
     chosen = tyro.cli(Params, prog="workbench demo", description=about, args=flags, default=base)
     default = Params()
-    given = {name: value for name, value in chosen if value != getattr(default, name)}
-    return _end(execute(_first_notebook(), given, name="demo", offline=arguments.offline))
+    return {name: value for name, value in chosen if value != getattr(default, name)}
 
 
 def _run(arguments: argparse.Namespace) -> int:
