@@ -84,7 +84,11 @@ def in_ipython(tmp_path, *cells: str) -> str:
         (["epochs = 2", "epochs = 5  # injected", CALL], "epochs 5"),
         (["other = [1][0]", "epochs = 2", CALL], "epochs 2"),  # no cell of literals: not a parameter
         (["epochs = 2\nepohcs: int = 3", CALL], "did you mean 'epochs'"),
-        (["epochs = 2", "width = float('nan')", CALL], "Unknown parameter 'width'"),
+        (["epochs = 2", "# Parameters\nwidth = float('nan')", CALL], "Unknown parameter 'width'"),
+        (["epohcs = 6 * 10\nepochs = 2", CALL], "did you mean 'epochs'"),
+        (["epochs = 2\nepohcs = 3", "1 + 1", CALL], "did you mean 'epochs'"),  # another cell between
+        (["epochs = 2\nepohcs = 3", CALL, "epochs = 4", CALL], "epochs 4"),  # mended, and run again
+        (["epochs = 2", CALL, "width = 3", CALL], "epochs 2\nepochs 2"),  # a name of one's own, later
         (["epochs = 2\n_note = 'x'", CALL], "epochs 2"),
     ],
 )

@@ -141,11 +141,45 @@ def test_no_rows_is_refused():
         fit(net(), loss, Data(0), Data(8), PARAMS)
 
 
-def test_progress_of_another_model_is_refused(tmp_path):
-    fit(net(), loss, Data(64), Data(16), PARAMS, folder=tmp_path)
-    other = tag("head", nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 1)))
-    with pytest.raises(ValueError, match="belongs to another model"):
-        fit(other, loss, Data(64), Data(16), PARAMS, folder=tmp_path)
+def test_the_same_again_is_not_trained_again(tmp_path):
+    first, second = net(), net()
+    fit(first, loss, Data(64), Data(16), PARAMS, folder=tmp_path)
+    result = fit(second, refuse, Data(64), Data(16), PARAMS, folder=tmp_path)
+    assert result.step == PARAMS.steps
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def refuse(model, batch):
+    raise AssertionError("nothing is left to train")
+
+
+OTHERS = {
+    "settings": {"params": PARAMS.model_copy(update={"lr": 0.01})},
+    "seed": {"seed": 1},
+    "data": {"train": Data(64, seed=5)},
+    "rows": {"valid": Data(17)},
+    "weights": {"model": tag("head", nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Dropout(0.0), nn.Linear(16, 1)))},
+    "model": {"model": tag("head", nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 1)))},
+}
+
+
+@pytest.mark.parametrize("changed", OTHERS)
+def test_what_differs_starts_anew_and_leaves_the_first_alone(tmp_path, changed):
+    usual = {"model": net(), "train": Data(64), "valid": Data(16), "params": PARAMS, "seed": 0}
+    fit(usual["model"], loss, Data(64), Data(16), PARAMS, folder=tmp_path)
+    (kept,) = tmp_path.iterdir()
+    before = kept.read_bytes()
+    given = usual | {"model": net()} | OTHERS[changed]
+    calls = []
+
+    def counted(model, batch):
+        calls.append(1)
+        return loss(model, batch)
+
+    fit(given["model"], counted, given["train"], given["valid"], given["params"], seed=given["seed"], folder=tmp_path)
+    assert len(calls) >= PARAMS.steps
+    assert kept.read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 CHILD = """
@@ -176,7 +210,7 @@ def test_killed_in_mid_epoch_it_ends_where_an_uninterrupted_run_ends(tmp_path):
     whole = json.loads(child(tmp_path / "whole", 0).communicate(timeout=120)[0])
     killed = child(tmp_path / "cut", 0.01)
     deadline = time.monotonic() + 60
-    while not (tmp_path / "cut" / "progress.safetensors").exists() and time.monotonic() < deadline:
+    while not list((tmp_path / "cut").glob("progress-*.safetensors")) and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.1)  # somewhere behind the first save
     killed.send_signal(signal.SIGKILL)

@@ -11,7 +11,7 @@ from pathlib import Path
 from workbench.runs.files import now, plain
 from workbench.runs.folder import Run
 from workbench.runs.provenance import this_process
-from workbench.runs.status import Status
+from workbench.runs.status import Failure, Status
 
 _PLOTLY = "application/vnd.plotly.v1+json"
 _DISPLAY = {"showSendToCloud": False, "displaylogo": False, "responsive": True}
@@ -23,6 +23,7 @@ class _Process:
     run: Run | None = None
     headless: bool = False
     params: object = None
+    failure: Failure | None = None  # of the last cell, in a notebook that nobody watches
 
 
 _process = _Process()
@@ -39,11 +40,18 @@ def attach(path: str | Path) -> Run:
 
 
 def detach() -> None:
-    """Leave the run of this process; one that was begun here ends `ok`."""
-    run, headless = _process.run, _process.headless
-    _process.run, _process.headless = None, False
+    """Leave the run of this process; one that was begun here ends as its last cell did."""
+    run, headless, failure = _process.run, _process.headless, _process.failure
+    _process.run, _process.headless, _process.failure = None, False, None
     if run is not None and not headless and run.path.exists():
-        run.status().model_copy(update={"state": "ok"}).write(run.path)
+        state = "ok" if failure is None else "interrupted" if failure.name == "KeyboardInterrupt" else "failed"
+        run.status().model_copy(update={"state": state, "error": failure}).write(run.path)
+
+
+def note_end_of_cell(result: object) -> None:
+    """Remember how a cell of a live notebook ended."""
+    error = result.error_before_exec or result.error_in_exec
+    _process.failure = None if error is None else Failure(name=type(error).__name__, value=str(error))
 
 
 def is_headless() -> bool:
@@ -63,14 +71,21 @@ def current_run() -> Run:
         Status(state="running", started=now(), **this_process()).write(run.path)
         _process.run = run
         atexit.register(detach)
+        if shell := _shell():
+            shell.events.register("post_run_cell", note_end_of_cell)
     return _process.run
 
 
 def note_params(params: object) -> None:
-    """Keep the parameters of this process's run, now or when it begins."""
+    """Keep the parameters of this process's run, now or when it begins.
+
+    In a live notebook other parameters end the run that was going on: the next result begins another.
+    """
+    values, run = plain(params), _process.run
+    if run is not None and not _process.headless and run.params not in ({}, values):
+        detach()
     _process.params = params
     if _process.run is not None:
-        values = plain(params)
         _process.run.amend(params=values, seed=values.get("seed"))
 
 
@@ -82,8 +97,7 @@ def out(name: str, value: object) -> None:
 def show(fig: object, *, name: str, caption: str = "") -> None:
     """Save a plotly figure as a bundle of the run, then display it; it offers no upload to a cloud."""
     current_run().figure(fig, name, caption)
-    ipython = sys.modules.get("IPython")
-    if ipython is None or ipython.get_ipython() is None:
+    if _shell() is None:
         return
     from IPython.display import display
 
@@ -108,6 +122,11 @@ def expect_error(*kinds: type[BaseException]) -> Iterator[None]:
         print(f"{type(error).__name__}: {error}")
     else:
         raise RuntimeError(f"The block was expected to raise {wanted}, and raised nothing.")
+
+
+def _shell() -> object | None:
+    ipython = sys.modules.get("IPython")
+    return None if ipython is None else ipython.get_ipython()
 
 
 def _project() -> Path:

@@ -33,6 +33,31 @@ def assignments(source: str) -> dict[str, object] | None:
     return found
 
 
+def assigned(source: str) -> list[str] | None:
+    """Names that a cell of plain values assigns: literals and sums of them, no calls; None for any other cell."""
+    try:
+        statements = [one for one in ast.parse(source).body if not _is_text(one)]
+    except SyntaxError:
+        return None
+    names = []
+    for statement in statements:
+        if not isinstance(statement, ast.Assign | ast.AnnAssign) or statement.value is None:
+            return None
+        targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+        if not all(isinstance(target, ast.Name) for target in targets) or not _is_constant(statement.value):
+            return None
+        names += [target.id for target in targets]
+    return names or None
+
+
+def _is_constant(node: ast.expr) -> bool:
+    """Whether an expression is made of literals alone; `float("nan")` is one of them."""
+    if isinstance(node, ast.Call):
+        return isinstance(node.func, ast.Name) and node.func.id == "float" and all(map(_is_constant, node.args))
+    inside = [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.expr)]
+    return not isinstance(node, ast.Name | ast.Attribute | ast.Lambda) and all(map(_is_constant, inside))
+
+
 def literal(node: ast.expr) -> object:
     """The value of a literal expression; ValueError if it is none."""
     match node:

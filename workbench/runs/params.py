@@ -9,7 +9,7 @@ from typing import Self, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from workbench.runs.current import note_params
-from workbench.runs.literals import assignments, is_plain
+from workbench.runs.literals import assigned, is_plain
 
 
 class Params(BaseModel):
@@ -74,6 +74,7 @@ class Search:
 
 
 P = TypeVar("P", bound=Params)
+INJECTED = "# Parameters"  # how papermill begins the cell that it injects
 
 
 def params(namespace: Mapping[str, object], cls: type[P]) -> P:
@@ -82,8 +83,7 @@ def params(namespace: Mapping[str, object], cls: type[P]) -> P:
     Each name that the parameters cell (or an injected one) assigns must be a field of `cls`: a mistyped
     parameter fails here and not silently. Values come from `namespace`; the rest are defaults.
     """
-    given = _names_to_check(namespace)
-    refuse_unknown(given, cls.model_fields)
+    refuse_unknown(_names_to_check(namespace, set(cls.model_fields)), cls.model_fields)
     checked = build(cls, {name: namespace[name] for name in cls.model_fields if name in namespace})
     note_params(checked)
     return checked
@@ -120,19 +120,20 @@ def _sentence(error: Mapping) -> str:
     return f"{field}={error['input']!r}: {rule}" if field else rule
 
 
-def _names_to_check(namespace: Mapping[str, object]) -> list[str]:
+def _names_to_check(namespace: Mapping[str, object], known: set[str]) -> list[str]:
+    """Names that the parameters cell assigns: the last cell of plain values with a known name among them."""
     history = _history()
     if history is None:
         return [name for name, value in namespace.items() if not name.startswith("_") and is_plain(value)]
-    if history and assignments(history[-1]) is None:
-        history = history[:-1]  # the cell that calls us
-    names: dict[str, None] = {}
+    names: list[str] = []
     for source in reversed(history):
-        found = assignments(source)
-        if found is None:
-            break
-        names |= dict.fromkeys(name for name in found if not name.startswith("_"))
-    return list(names)
+        found = [name for name in assigned(source) or [] if not name.startswith("_")]
+        injected = source.lstrip().startswith(INJECTED)
+        if injected or known & set(found):
+            names += found
+        if known & set(found) and not injected:
+            break  # the parameters cell; behind it there is only what papermill injected
+    return names
 
 
 def _history() -> list[str] | None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from workbench.runs.progress import progress
 from workbench.training.optimizer import make_optimizer, step_size
-from workbench.training.resume import load_progress, save_progress
+from workbench.training.resume import load_progress, progress_file, save_progress
 
 
 class Diverged(RuntimeError):  # noqa: N818 - the name of the run's status
@@ -92,7 +92,7 @@ def fit(
     """Train a model, and leave it with the weights that did best on the validation data.
 
     Ctrl-C ends the loop cleanly and keeps what was learned. With a folder, progress is saved at every look at the
-    validation data; called again, the training goes on from there and ends as if it had never been stopped.
+    validation data; called again with the same model, data and settings, training goes on from there.
 
     Args:
         model: any module.
@@ -108,13 +108,15 @@ def fit(
 
     Raises:
         Diverged: the loss became NaN or infinite.
-        ValueError: no rows, or another model's progress in the folder.
+        ValueError: no rows.
     """
     if not len(train) or not len(valid):
         raise ValueError(f"there are {len(train)} training and {len(valid)} validation rows; both need at least one.")
     torch.manual_seed(seed)
     optimizer = make_optimizer(model, params.lr, params.weight_decay)
-    result, best = begin(folder, model, optimizer)
+    settings = {**params.model_dump(), "seed": seed, "rows": [len(train), len(valid)]}
+    kept = None if folder is None else progress_file(folder, model, settings, train[torch.arange(min(len(train), 64))])
+    result, best = begin(kept, model, optimizer)
     started = time.monotonic() - result.seconds
     try:
         with progress(params.steps, label) as bar:
@@ -129,8 +131,8 @@ def fit(
                 record |= {"valid_loss": evaluate(model, loss, valid, params), "lr": optimizer.param_groups[0]["lr"]}
                 result.seconds = record["seconds"] = time.monotonic() - started
                 best = judge(result, record, model, best, params.patience)
-                if folder is not None:
-                    save_progress(folder, model, best, optimizer, asdict(result))
+                if kept is not None:
+                    save_progress(kept, model, best, optimizer, asdict(result))
                 for observe in observers:
                     observe({"label": label, **record})
     except KeyboardInterrupt:
@@ -139,11 +141,9 @@ def fit(
     return result
 
 
-def begin(
-    folder: Path | None, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[FitResult, dict[str, Tensor]]:
-    """A fresh result and the weights as they are, or those that the folder keeps."""
-    if folder is not None and (saved := load_progress(folder, model, optimizer)):
+def begin(kept: Path | None, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[FitResult, dict[str, Tensor]]:
+    """A fresh result and the weights as they are, or those that were kept."""
+    if kept is not None and (saved := load_progress(kept, model, optimizer)):
         notes, best = saved
         return FitResult(**notes), best
     return FitResult(), weights_of(model)
