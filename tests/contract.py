@@ -112,23 +112,60 @@ def ignores_padding(kernel: Kernel, backend, lengths: list[int], steps: int, car
     """A ragged batch equals its sequences one by one; padding gets no output and no gradient."""
     inputs, state = make(kernel, steps, carried)
     y, last, gradients = run(kernel, inputs, state, backend, lengths=torch.tensor(lengths))
+    shared = [torch.zeros_like(x) for x in inputs]  # what inputs without time get from all sequences together
     for b, length in enumerate(lengths):
         assert y[b, :, length:].abs().sum() == 0
-        for x, axis in zip(gradients, kernel.time, strict=False):
-            if axis is not None:
-                padding = x.narrow(axis, length, steps - length)
-                assert padding.select(1 if axis == 3 else 0, b).abs().sum() == 0
-        if length == 0:
-            continue
-        alone = [
-            x if axis is None else x.narrow(1 if axis == 3 else 0, b, 1)
-            for x, axis in zip(kernel.cut(inputs, 0, length), kernel.time, strict=True)
-        ]
         first = None if state is None else type(state)(*(x[b : b + 1] for x in state))
-        y_alone, last_alone, _ = run(kernel, alone, first, "reference")
+        if length == 0:
+            wanted = [] if first is None else zip(last, first, strict=True)
+            assert all(torch.equal(x[b : b + 1], before) for x, before in wanted)
+            continue
+        rows = [None if axis is None else (1 if axis == 3 else 0) for axis in kernel.time]
+        cut = kernel.cut(inputs, 0, length)
+        alone = [x if row is None else x.narrow(row, b, 1) for x, row in zip(cut, rows, strict=True)]
+        y_alone, last_alone, gradients_alone = run_weighed_as(kernel, alone, first, b, y.shape)
         assert_close(y[b : b + 1, :, :length], y_alone, **TIGHT)
         for x, wanted in zip(last, last_alone, strict=True):
             assert_close(x[b : b + 1], wanted, **TIGHT)
+        for k, (x, wanted, row, axis) in enumerate(
+            zip(gradients[: len(inputs)], gradients_alone[: len(inputs)], rows, kernel.time, strict=True)
+        ):
+            if axis is None:
+                shared[k] += wanted
+            else:
+                assert_close(x.narrow(row, b, 1).narrow(axis, 0, length), wanted, **TIGHT)
+    for x, axis, total in zip(gradients, kernel.time, shared, strict=False):
+        if axis is None:
+            assert_close(x, total, **TIGHT)
+        else:
+            for b, length in enumerate(lengths):
+                assert x.select(1 if axis == 3 else 0, b).narrow(axis - 1, length, steps - length).abs().sum() == 0
+
+
+def run_weighed_as(kernel: Kernel, inputs, state, b, shape):
+    """Run one sequence of a batch alone, weighed as it is in the batch, whose outputs have that shape."""
+    inputs = leaves(inputs)
+    first = None if state is None else type(state)(*leaves(state))
+    y, last = kernel.call(*inputs, first, backend="reference")
+    g = torch.Generator().manual_seed(7)
+    weights = torch.randn(shape, generator=g, dtype=y.dtype)[b : b + 1, :, : y.shape[2]]
+    total = (y * weights).sum()
+    for x in last:
+        whole = torch.randn((shape[0], *x.shape[1:]), generator=g, dtype=x.dtype)
+        total = total + (x * whole[b : b + 1]).sum()
+    gradients = torch.autograd.grad(total, inputs, allow_unused=True, materialize_grads=True)
+    return y.detach(), [x.detach() for x in last], gradients
+
+
+def forgives_padding(kernel: Kernel, backend, lengths: list[int], steps: int) -> None:
+    """Padding may hold NaN: outputs, states and gradients are those of any other padding."""
+    inputs, state = make(kernel, steps, carried=True)
+    wanted = run(kernel, inputs, state, backend, lengths=torch.tensor(lengths))
+    for x, axis in zip(inputs, kernel.time, strict=True):
+        for b, length in enumerate(lengths):
+            if axis is not None:
+                x.select(1 if axis == 3 else 0, b).narrow(axis - 1, length, steps - length).fill_(torch.nan)
+    assert_same(run(kernel, inputs, state, backend, lengths=torch.tensor(lengths)), wanted, rtol=0, atol=0)
 
 
 def survives(kernel: Kernel, backend, inputs: list[Tensor], dtype: torch.dtype, tolerance: float) -> None:

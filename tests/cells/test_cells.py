@@ -58,7 +58,11 @@ def assert_same_state(a, b):
 def test_padding_changes_nothing(kind):
     cell, x = make(kind)
     lengths = torch.tensor([STEPS, 4, 1])
+    x[1, 4:], x[2, 1:] = torch.nan, torch.nan
     y, last = cell(x, lengths=lengths)
+    assert y[1, 4:].abs().sum() + y[2, 1:].abs().sum() == 0 or kind == "slstm"
+    gradients = torch.autograd.grad(y.square().sum(), list(cell.parameters()), retain_graph=True)
+    assert all(g.isfinite().all() for g in gradients)
     for b, length in enumerate(lengths):
         alone, state = cell(x[b : b + 1, :length])
         assert_close(y[b : b + 1, :length], alone, rtol=1e-10, atol=1e-10)

@@ -78,3 +78,9 @@ def test_download_is_checked_cached_and_forbidden_offline(tmp_path, monkeypatch)
     server.server_close()
     assert path.read_bytes() == BYTES
     assert fetch("numbers", datasets, tmp_path) == path  # the server is gone: from the cache
+    monkeypatch.setenv("WORKBENCH_OFFLINE", "1")
+    assert fetch("numbers", datasets, tmp_path) == path
+    monkeypatch.delenv("WORKBENCH_OFFLINE")
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"(?s)could not be downloaded .*Get it from: http"):
+        fetch("numbers", datasets, tmp_path)

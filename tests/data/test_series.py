@@ -58,7 +58,7 @@ def changed(row, text):
         ),
         (changed(3, "2024-05-01 00:30:00,9"), r"go backwards 1 times, first from row 4 .* sort the rows by 'when'"),
         (changed(3, "yesterday,9"), "'yesterday' in column 'when', row 5, is not a time"),
-        (changed(3, "2024-05-01 03:00:00,many"), r"column 'count' holds String, such as '0.0', not numbers"),
+        (changed(3, "2024-05-01 03:00:00,many"), r"'many' in column 'count', row 5, is not a number"),
         (changed(3, "2024-05-01 03:00:00,inf"), "column 'count' is infinite in row 5"),
         (changed(3, ",9"), "column 'when' is empty in row 5"),
         (stamps(2), "has 2 rows; a series needs more"),
@@ -86,3 +86,30 @@ def test_no_file_and_no_text(tmp_path):
     (tmp_path / "noise.csv").write_bytes(bytes(range(256)) * 4)
     with pytest.raises(ValueError, match=r"noise\.csv"):
         read_csv(tmp_path / "noise.csv", time="a", target="b")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("when;count\n2024-05-01;1,5\n", "separates its columns by semicolons"),
+        ("when,count\n13:45:00,1\n13:50:00,2\n13:55:00,3\n", "column 'when' holds Time, not times"),
+        (
+            "when,count\n2024-05-01T00:00:00.1,1\n2024-05-01T00:00:00.2,2\n2024-05-01T00:00:00.3,3\n",
+            "finer than a second",
+        ),
+        ("when,count\n2024-05-01T00:00:00+02:00,1\n2024-05-01T01:00:00+02:00,2\n", "carry an offset from UTC"),
+        ("when,count\n2024-05-01,\n2024-05-02,\n2024-05-03,\n", "3 of 3 values of 'count' are missing"),
+        ("when,count\n2024-01-01,1\n2024-02-01,2\n2024-03-01,3\n2024-04-01,3\n", "months are none"),
+        ("when,count\n2024-05-01,n/a\n2024-05-02,2\n2024-05-03,3\n", "'n/a' in column 'count', row 2, is not a number"),
+    ],
+)
+def test_other_habits_of_writing_are_named(tmp_path, text, says):
+    (tmp_path / "mine.csv").write_text(text)
+    with pytest.raises(ValueError, match=says):
+        read_csv(tmp_path / "mine.csv", time="when", target="count")
+
+
+def test_another_encoding_is_named(tmp_path):
+    (tmp_path / "mine.csv").write_bytes("when,Zähler\n2024-05-01,1\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="is not UTF-8 text"):
+        read_csv(tmp_path / "mine.csv", time="when", target="Zähler")

@@ -107,8 +107,10 @@ def test_too_short_a_series_says_how_long_it_must_be():
 
 
 def test_constant_series_is_refused():
-    with pytest.raises(ValueError, match=r"'channel 0' is constant \(3\) in the training rows"):
-        windows_of(daily(values=np.full(500, 3.0)))
+    with pytest.raises(ValueError, match=r"'channel 0' is constant \(3.3\) in the training rows"):
+        windows_of(daily(values=np.full(500, 3.3)))  # whose computed spread is not exactly 0
+    with pytest.raises(ValueError, match="'channel 0' was never measured"):
+        windows_of(daily(values=np.full(500, np.nan)))
 
 
 def test_calendar_repeats_and_tells_the_weekend():

@@ -40,6 +40,7 @@ def test_looks_back_only(form, heads):
 @pytest.mark.parametrize("lengths", [[5, 9], [9, 1], [0, 4]], ids=str)
 def test_padding_changes_nothing(heads, lengths):
     contract.ignores_padding(kernel(heads), "auto", lengths, 9, carried=True)
+    contract.forgives_padding(kernel(heads), "auto", lengths, 9)
 
 
 @pytest.mark.parametrize("steps", [1, 8])

@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from tests import contract
 from workbench.kernels.backends import Choice
-from workbench.kernels.mlstm import BACKENDS, MLSTMState, mlstm
+from workbench.kernels.mlstm import BACKENDS, MLSTMState, mlstm, mlstm_gates
 from workbench.kernels.slstm import SLSTMState
 
 B, H, K, V = 2, 2, 6, 5
@@ -57,11 +57,12 @@ def test_looks_back_only(form):
 def test_padding_changes_nothing(form, lengths):
     contract.ignores_padding(KERNEL, form, lengths, 13, carried=False)
     contract.ignores_padding(KERNEL, form, lengths, 13, carried=True)
+    contract.forgives_padding(KERNEL, form, lengths, 13)
 
 
 @pytest.mark.parametrize("form", ["reference", *FORMS.values()], ids=["reference", *FORMS])
 @pytest.mark.parametrize("forget", [-90.0, -30.0, 30.0, 90.0])
-@pytest.mark.parametrize("write", [-50.0, 0.0, 50.0])
+@pytest.mark.parametrize("write", [-120.0, -50.0, 0.0, 50.0, 120.0])
 def test_extreme_gates_stay_finite(form, forget, write):
     q, k, v, i, f = make_inputs(torch.Generator().manual_seed(1), 17)
     inputs = [q.abs(), k.abs(), v, i + write, f + forget]  # of one sign: n q does not cancel to a division by zero
@@ -149,3 +150,47 @@ def test_bad_options_are_refused():
 def test_auto_takes_the_first_row():
     q = torch.zeros(1)
     assert BACKENDS.choose("auto", q) is BACKENDS.rows["chunkwise"].load()
+
+
+@pytest.mark.parametrize("form", ["reference", *FORMS.values()], ids=["reference", *FORMS])
+@pytest.mark.parametrize("write", [-120.0, 0.0, 120.0])
+def test_an_empty_question_has_an_empty_answer(form, write):
+    q, k, v, i, f = (x.float() for x in make_inputs(torch.Generator().manual_seed(6), 9))
+    y, last, gradients = contract.run(KERNEL, [torch.zeros_like(q), k, v, i + write, f], None, form)
+    assert y.abs().max() == 0
+    assert all(x.isfinite().all() for x in (*last, *gradients))
+
+
+def test_gates_are_those_of_the_run():
+    """The traced quantities rebuild memory, normaliser and output, step by step and without any scale."""
+    q, k, v, i, f = make_inputs(torch.Generator().manual_seed(7), 9)
+    y, last, gates = mlstm_gates(q, k, v, i, f)
+    assert_close(y, mlstm(q, k, v, i, f, backend="reference")[0], rtol=0, atol=0)
+    c, n = torch.zeros(B, H, K, V).double(), torch.zeros(B, H, K).double()
+    for t in range(9):
+        keep, write, scale = torch.sigmoid(f[:, :, t]), torch.exp(i[:, :, t]), torch.exp(gates.m[:, :, t])
+        c = keep[..., None, None] * c + write[..., None, None] * k[:, :, t, :, None] * v[:, :, t, None]
+        n = keep[..., None] * n + write[..., None] * k[:, :, t]
+        assert_close(gates.size[:, :, t] * scale, c.flatten(-2).norm(dim=-1))
+        assert_close(gates.n[:, :, t] * scale[..., None], n)
+        read = torch.einsum("bhk,bhkv->bhv", q[:, :, t] / K**0.5, c) / scale[..., None]
+        assert_close(read / gates.norm[:, :, t, None], y[:, :, t])
+    assert_close(last.m, gates.m[:, :, -1])
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_empty_calls_and_wrong_states_are_refused():
+    inputs, state = contract.make(KERNEL, 4, carried=True)
+    with pytest.raises(ValueError, match=r"has no steps \(T = 0\)"):
+        mlstm(*KERNEL.cut(inputs, 0, 0))
+    with pytest.raises(ValueError, match="chunk_size=0 holds no step"):
+        mlstm(*inputs, backend=Choice("chunkwise", 0))
+    with pytest.raises(ValueError, match=r"state.c is torch.float32 on cpu, and must be torch.float64"):
+        mlstm(*inputs, MLSTMState(*(x.float() for x in state)))
+
+
+def test_autocast_does_not_reach_inside():
+    inputs = [x.float() for x in make_inputs(torch.Generator().manual_seed(8), 9)]
+    with torch.autocast("cpu", torch.bfloat16):
+        y, _ = mlstm(*inputs)
+    assert torch.equal(y, mlstm(*inputs)[0])

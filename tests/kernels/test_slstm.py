@@ -37,6 +37,7 @@ def test_looks_back_only():
 def test_padding_changes_nothing(lengths):
     contract.ignores_padding(KERNEL, "reference", lengths, 9, carried=False)
     contract.ignores_padding(KERNEL, "reference", lengths, 9, carried=True)
+    contract.forgives_padding(KERNEL, "reference", lengths, 9)
 
 
 @pytest.mark.parametrize("forget", [-90.0, -30.0, 30.0, 90.0])

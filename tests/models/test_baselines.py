@@ -44,4 +44,9 @@ def test_ridge_keeps_the_penalty_that_validates_best():
             (alone.predict(parts.valid) - parts.valid[torch.arange(len(parts.valid))].target).abs().mean()
         )
     both = Ridge(6, 1, past=24).fit(parts.train, parts.valid, penalties=(1.0, 1000.0))
-    assert both.penalty == min(errors, key=errors.get)
+    best = min(errors, key=errors.get)
+    assert both.penalty == best
+    alone = Ridge(6, 1, past=24).fit(parts.train, parts.valid, penalties=(best,))
+    assert torch.equal(both.weights, alone.weights)
+    reverse = Ridge(6, 1, past=24).fit(parts.train, parts.valid, penalties=(1000.0, 1.0))
+    assert torch.equal(reverse.weights, alone.weights)

@@ -9,7 +9,7 @@ from workbench.models.forecaster import ForecasterConfig
 from workbench.models.stack import LSTMStackConfig, XLSTMStackConfig
 from workbench.trace.gates import duration, memory_spans, movers
 from workbench.trace.names import NAMES, derive
-from workbench.trace.record import record
+from workbench.trace.record import Trace, record
 
 STACKS = {"lstm": LSTMStackConfig(width=8), "xlstm": XLSTMStackConfig(width=8, heads=2, layers=3, slstm_at=(1,))}
 
@@ -108,6 +108,14 @@ def test_ragged_batches_and_streams_are_traced_as_they_ran():
         model.stack(x[:, 6:], state)
     assert trace.error < 1e-5
     assert trace["blocks.0.cell.forget"].sizes["time"] == 4
+    with record(model.stack) as trace:
+        model.stack(x, lengths=torch.tensor([10, 3]))
+    for block in range(3):
+        for name in ("forget", "input", "half_life"):
+            seen = trace[f"blocks.{block}.cell.{name}"]
+            assert np.isfinite(seen[0]).all()
+            assert np.isfinite(seen[1, :, :3]).all()
+            assert np.isnan(seen[1, :, 3:]).all()
 
 
 def test_a_model_without_cells_is_refused():
@@ -120,6 +128,7 @@ def test_spans_in_words():
     said = memory_spans(log_forget, 0.25)
     assert said == "of its 3 memories the shortest halves in 8 minutes, the middle in 60 minutes, the longest in 4 days"
     assert memory_spans(np.zeros((3, 1)), 1.0) == "its one memory halves in more than a year"
+    assert memory_spans(np.array([[0.0, -1.0]] * 3), 1.0).endswith("the longest in more than a year")
     assert duration(30 / 3600) == "30 seconds"
 
 
@@ -131,3 +140,14 @@ def test_movers_finds_the_unit_that_follows():
     assert unit == 1
     assert strength == pytest.approx(-1)
     assert movers(np.ones((50, 2)), signal) == (0, 0.0)
+
+
+def test_a_cell_that_cannot_be_traced_exactly_is_not_hidden():
+    trace = Trace(exactness={"a": 1e-7, "b": float("nan")})
+    assert np.isnan(trace.error)
+
+
+def test_an_open_gate_has_a_long_half_life():
+    found = derive({"log_forget": torch.tensor([[[0.0, -1e-3]]])})["half_life"]
+    assert found[0, 0, 0] > 1e20
+    assert found[0, 0, 1] == pytest.approx(693.1, rel=1e-3)

@@ -1,6 +1,7 @@
 """Checkpoints: whole, built from the file alone, and refused when anything differs."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -45,6 +46,31 @@ def test_a_save_that_fails_leaves_the_old_one_and_nothing_else(saved, monkeypatc
     assert torch.equal(load_checkpoint(folder)[0].project.weight, model.project.weight)
 
 
+def test_a_swap_that_fails_puts_the_old_one_back(saved, monkeypatch):
+    model, folder = saved
+    real = os.replace
+
+    def fail(source, target):
+        if str(source).endswith(".part"):
+            raise OSError("no space left")
+        real(source, target)
+
+    monkeypatch.setattr("workbench.training.checkpoint.os.replace", fail)
+    with pytest.raises(OSError, match="no space left"):
+        save_checkpoint(folder, CONFIG.build(4))
+    monkeypatch.undo()
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+    assert torch.equal(load_checkpoint(folder)[0].project.weight, model.project.weight)
+
+
+def test_a_cut_card_is_refused(saved):
+    _, folder = saved
+    card = folder / "checkpoint.json"
+    card.write_text(card.read_text()[:100])
+    with pytest.raises(ValueError, match="is no checkpoint's card"):
+        load_checkpoint(folder)
+
+
 def test_another_configuration_is_named(saved):
     _, folder = saved
     wanted = CONFIG.model_copy(update={"horizon": 9, "stack": LSTMStackConfig(width=8)})
@@ -67,6 +93,7 @@ def edit(folder, change):
         (lambda card: card["probe"].__setitem__(0, 99.0), "answers its probe"),
         (lambda card: card.update(format=2), "checkpoint format 2, and this version reads 1"),
         (lambda card: card.update(weights_sha256="0"), "was changed or cut off"),
+        (lambda card: card.pop("probe"), "lacks probe"),
     ],
 )
 def test_a_changed_card_is_refused(saved, change, says):

@@ -15,6 +15,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from workbench.cells.roles import tag
+from workbench.models.forecaster import ForecasterConfig
+from workbench.models.stack import LSTMStackConfig, XLSTMStackConfig
 from workbench.training.fit import Diverged, FitParams, batch_rows, evaluate, fit, update
 from workbench.training.optimizer import make_optimizer, parameter_groups, step_size
 
@@ -118,6 +120,51 @@ def test_bf16_trains_too():
     exact = fit(net(), loss, Data(200), Data(64, 1), PARAMS)
     assert result.best_valid == pytest.approx(exact.best_valid, rel=0.25)
     assert result.best_valid != exact.best_valid
+
+
+@pytest.mark.parametrize("stack", [LSTMStackConfig(width=8), XLSTMStackConfig(width=8, heads=2)], ids=["lstm", "xlstm"])
+def test_bf16_trains_every_stack(stack):
+    config = ForecasterConfig(inputs=2, known=1, horizon=3, stack=stack)
+
+    class Windows(Data):
+        def __getitem__(self, which):
+            return self.x[which].view(-1, 3, 2), self.x[which, :3, None], self.y[which, None]
+
+    def miss(model, batch):
+        past, known, target = batch
+        return (model(past, known)[..., 1] - target).square().mean()
+
+    short = PARAMS.model_copy(update={"steps": 20, "lr": 1e-2})
+    half = short.model_copy(update={"precision": "bf16"})
+    narrow, wide = (fit(config.build(), miss, Windows(200), Windows(64, 1), params) for params in (half, short))
+    assert narrow.history[-1]["valid_loss"] == pytest.approx(wide.history[-1]["valid_loss"], rel=0.05)
+    assert narrow.history[-1]["train_loss"] != wide.history[-1]["train_loss"]
+    assert narrow.best_valid < narrow.history[0]["valid_loss"]
+
+
+def test_a_validation_loss_that_is_no_number_is_divergence():
+    with pytest.raises(Diverged, match="at step 10 the validation loss is inf"):
+        fit(net(), loss, Data(64), Data(16, poison=True), PARAMS)
+
+
+def test_gradients_are_clipped_to_their_norm():
+    moved = []
+    for clip in (1e-3, 1e3):
+        model = net()
+        before = torch.cat([p.detach().flatten().clone() for p in model.parameters()])
+        sgd = torch.optim.SGD(model.parameters(), lr=1.0)
+        update(model, loss, Data(50), sgd, PARAMS.model_copy(update={"clip": clip, "lr": 1.0, "warmup": 0.0}), 0, 0)
+        moved.append(float((torch.cat([p.detach().flatten() for p in model.parameters()]) - before).norm()))
+    assert moved[0] == pytest.approx(1e-3, rel=1e-3)
+    assert moved[1] > 1
+
+
+def test_dropout_is_seeded_in_training_and_off_in_validation():
+    results = [fit(net(0.5), loss, Data(64), Data(64, 1), PARAMS, seed=seed) for seed in (0, 0, 1)]
+    losses = [[record["train_loss"] for record in result.history] for result in results]
+    assert losses[0] == losses[1] != losses[2]
+    model = net(0.5)
+    assert evaluate(model, loss, Data(64, 1), PARAMS) == evaluate(model, loss, Data(64, 1), PARAMS)
 
 
 def test_step_size_rises_and_falls():

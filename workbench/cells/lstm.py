@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from workbench.cells.parts import merge_heads, split_heads
+from workbench.cells.parts import merge_heads, split_heads, zero_padding
 from workbench.cells.roles import tag
 from workbench.kernels.lstm import LSTMState, lstm, lstm_gates
 from workbench.shapes import Float, Int, Tensor
@@ -31,9 +31,10 @@ class LSTM(nn.Module):
         nn.init.uniform_(self.gates.bias, -bound, bound)
         self.gates.bias.data[2 * width : 3 * width] = 1.0  # order z, i, f, o
 
-    def project(self, x: Float[Tensor, "B T E"]) -> Float[Tensor, "4 B 1 T E"]:
-        """The input part of the gates."""
-        return torch.stack([split_heads(part, 1) for part in self.gates(x).chunk(4, -1)])
+    def project(self, x: Float[Tensor, "B T E"], lengths: Int[Tensor, " B"] | None) -> Float[Tensor, "4 B 1 T E"]:
+        """The input part of the gates, in the width of the recurrent weights."""
+        parts = self.gates(zero_padding(x, lengths)).to(self.recurrent.dtype).chunk(4, -1)
+        return torch.stack([split_heads(part, 1) for part in parts])
 
     def forward(
         self,
@@ -43,18 +44,17 @@ class LSTM(nn.Module):
         lengths: Int[Tensor, " B"] | None = None,
     ) -> tuple[Float[Tensor, "B T E"], LSTMState]:
         """Return y (B, T, E) and the state after the last step."""
-        h, state = lstm(self.project(x), self.recurrent, state, lengths=lengths)
+        h, state = lstm(self.project(x, lengths), self.recurrent, state, lengths=lengths)
         return merge_heads(h), state
 
     def trace(
         self, x: Float[Tensor, "B T E"], state: LSTMState | None, lengths: Int[Tensor, " B"] | None
     ) -> tuple[Float[Tensor, "B T E"], dict[str, Tensor]]:
         """Compute the output again, by the reference, with every quantity by name (see workbench.trace)."""
-        h, _, gates = lstm_gates(self.project(x), self.recurrent, state, lengths)
+        h, _, gates = lstm_gates(self.project(x, lengths), self.recurrent, state, lengths)
         return merge_heads(h), {
             "candidate": gates.z,
             "input": gates.i,
-            "write_strength": gates.i,
             "forget": gates.log_f.exp(),
             "log_forget": gates.log_f,
             "output": gates.o,

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from workbench.cells.parts import CausalConv, HeadNorm, HeadwiseLinear, small_init, split_heads
+from workbench.cells.parts import CausalConv, HeadNorm, HeadwiseLinear, small_init, split_heads, wang_init, zero_padding
 from workbench.cells.roles import tag
 from workbench.kernels.mlstm import MLSTMState, mask_padding, mlstm, mlstm_gates
 from workbench.shapes import Float, Int, Tensor
@@ -72,14 +72,14 @@ class MLSTM(nn.Module):
         nn.init.normal_(self.input_gate.bias, std=0.1)
         nn.init.zeros_(self.forget_gate.weight)
         self.forget_gate.bias.data = torch.linspace(3, 6, heads)
-        nn.init.normal_(self.down.weight, std=2 / layers / width**0.5)
+        wang_init(self.down.weight, width, layers)
 
     def project(
         self, x: Float[Tensor, "B T E"], state: MLSTMCellState | None, lengths: Int[Tensor, " B"] | None
     ) -> tuple[Inputs, Tensor, MLSTMState | None]:
         """Return what the kernel needs, the new tail of the convolution, and the kernel's state."""
         tail, memory = (None, None) if state is None else state
-        inner, gate = self.up(x).chunk(2, -1)
+        inner, gate = self.up(zero_padding(x, lengths)).chunk(2, -1)
         smooth, tail = self.conv(inner, tail, lengths)
         smooth = F.silu(smooth)
         q, k, v = self.qkv["q"](smooth), self.qkv["k"](smooth), self.qkv["v"](inner)
@@ -102,7 +102,7 @@ class MLSTM(nn.Module):
         """Return y (B, T, E) and the state after the last step."""
         at, tail, memory = self.project(x, state, lengths)
         h, memory = mlstm(at.q, at.k, at.v, at.i, at.f, memory, lengths=lengths)
-        return self.leave(h, at), MLSTMCellState(tail, memory)
+        return zero_padding(self.leave(h, at), lengths), MLSTMCellState(tail, memory)
 
     def trace(
         self, x: Float[Tensor, "B T E"], state: MLSTMCellState | None, lengths: Int[Tensor, " B"] | None
@@ -111,7 +111,7 @@ class MLSTM(nn.Module):
         at, _, memory = self.project(x, state, lengths)
         i, f = mask_padding(at.i, at.f, lengths)
         h, _, gates = mlstm_gates(at.q, at.k, at.v, i, f, memory)
-        return self.leave(h, at), {
+        return zero_padding(self.leave(h, at), lengths), {
             "log_input": i,
             "input": torch.exp(i - gates.m),
             "forget": torch.sigmoid(f),
@@ -120,6 +120,7 @@ class MLSTM(nn.Module):
             "normalizer": gates.norm,
             "stabilizer": gates.m,
             "state_norm": gates.size,
+            "normalizer_state": gates.n,
             "query": at.q,
             "key": at.k,
             "value": at.v,

@@ -7,13 +7,18 @@ import torch.nn.functional as F
 from torch import nn
 
 from workbench.cells.roles import tag
-from workbench.kernels.checks import inside
+from workbench.kernels.checks import silence
 from workbench.shapes import Float, Int, Tensor
 
 
 def small_init(weight: Tensor, width: int) -> None:
     """Fill with N(0, 2 / (5 width)), as the xLSTM does for what reads the residual stream."""
     nn.init.normal_(weight, std=math.sqrt(2 / (5 * width)))
+
+
+def wang_init(weight: Tensor, width: int, layers: int) -> None:
+    """Fill with N(0, (2 / layers)^2 / width), as the xLSTM does for what writes to the residual stream."""
+    nn.init.normal_(weight, std=2 / layers / math.sqrt(width))
 
 
 def split_heads(x: Float[Tensor, "B T E"], heads: int) -> Float[Tensor, "B H T D"]:
@@ -100,16 +105,22 @@ class CausalConv(nn.Module):
 class GatedMLP(nn.Module):
     """down(gelu(up_gate x) * up x), the hidden width rounded up to a multiple of 64.
 
+    Args:
+        width: model width E.
+        factor: hidden width, in widths.
+        layers: layers of the stack, for the scale of the last projection.
+
     References:
         Shazeer (2020), GLU Variants Improve Transformer, arXiv:2002.05202.
     """
 
-    def __init__(self, width: int, factor: float = 1.3) -> None:
+    def __init__(self, width: int, *, factor: float = 1.3, layers: int = 1) -> None:
         super().__init__()
         hidden = 64 * math.ceil(factor * width / 64)
         self.up = tag("projection", nn.Linear(width, 2 * hidden, bias=False))
         self.down = tag("projection", nn.Linear(hidden, width, bias=False))
         small_init(self.up.weight, width)
+        wang_init(self.down.weight, width, layers)
 
     def forward(self, x: Float[Tensor, "B T E"]) -> Float[Tensor, "B T E"]:
         """Apply the MLP to each step."""
@@ -118,5 +129,5 @@ class GatedMLP(nn.Module):
 
 
 def zero_padding(x: Float[Tensor, "B T E"], lengths: Int[Tensor, " B"] | None) -> Float[Tensor, "B T E"]:
-    """Zero what lies behind the end of each sequence."""
-    return x if lengths is None else x * inside(lengths, x.shape[1])[..., None]
+    """Zero what lies behind the end of each sequence, whatever it holds."""
+    return silence(x, lengths, 1)

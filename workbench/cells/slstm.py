@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from workbench.cells.parts import CausalConv, HeadNorm, HeadwiseLinear, split_heads
+from workbench.cells.parts import CausalConv, HeadNorm, HeadwiseLinear, split_heads, zero_padding
 from workbench.cells.roles import tag
 from workbench.kernels.slstm import SLSTMState, slstm, slstm_gates
 from workbench.shapes import Float, Int, Tensor
@@ -67,6 +67,7 @@ class SLSTM(nn.Module):
     ) -> tuple[Float[Tensor, "4 B H T D"], Tensor, SLSTMState | None]:
         """Return the input part of the gates, the new tail of the convolution, and the kernel's state."""
         tail, memory = (None, None) if state is None else state
+        x = zero_padding(x, lengths)
         smooth, tail = self.conv(x, tail, lengths)
         smooth = F.silu(smooth)
         inputs = {"z": x, "i": smooth, "f": smooth, "o": x}

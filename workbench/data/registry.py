@@ -72,16 +72,23 @@ def fetch(name: str, datasets: dict[str, Dataset] = DATASETS, shipped: Path = SH
     for path in places:
         if path.is_file():
             return verified(path, dataset)
-    if dataset.url is None or os.environ.get("WORKBENCH_OFFLINE") == "1":
-        why = "it is not downloaded" if dataset.url is None else "downloads are switched off (--offline)"
-        raise FileNotFoundError(
-            f"{dataset.file} is missing, and {why}. Get it from: {dataset.url or dataset.source}\n"
-            f"SHA-256 {dataset.sha256}; put it at {places[0]} or anywhere below the folder in WORKBENCH_DATA."
-        )
     import pooch
 
-    cache = pooch.os_cache("workbench")
-    return Path(pooch.retrieve(dataset.url, f"sha256:{dataset.sha256}", fname=Path(dataset.file).name, path=cache))
+    file = Path(dataset.file).name
+    cached = Path(pooch.os_cache("workbench")) / file
+    if cached.is_file():
+        return verified(cached, dataset)
+    advice = (
+        f"Get it from: {dataset.url or dataset.source}\nSHA-256 {dataset.sha256}; put it at {places[0]} or anywhere "
+        "below the folder in WORKBENCH_DATA."
+    )
+    if dataset.url is None or os.environ.get("WORKBENCH_OFFLINE") == "1":
+        why = "it is not downloaded" if dataset.url is None else "downloads are switched off (--offline)"
+        raise FileNotFoundError(f"{dataset.file} is missing, and {why}. {advice}")
+    try:
+        return Path(pooch.retrieve(dataset.url, f"sha256:{dataset.sha256}", fname=file, path=cached.parent))
+    except OSError as error:  # requests' errors are among them
+        raise FileNotFoundError(f"{dataset.file} could not be downloaded ({error}). {advice}") from error
 
 
 def verified(path: Path, dataset: Dataset) -> Path:

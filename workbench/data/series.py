@@ -83,8 +83,15 @@ def read_csv(path: str | Path, *, time: str, target: str) -> Series:
     path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path} (looked in {Path.cwd()}).")
+    text = path.read_bytes()
+    head = text.partition(b"\n")[0]
+    if head.count(b";") > head.count(b","):
+        raise ValueError(f"{path.name} separates its columns by semicolons; save it with commas and decimal points.")
     try:
-        table = pl.read_csv(path, try_parse_dates=True, infer_schema_length=None, null_values=["", "NA", "NaN", "nan"])
+        text.decode()
+        table = pl.read_csv(text, try_parse_dates=True, infer_schema_length=None, null_values=["", "NA", "NaN", "nan"])
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name} is not UTF-8 text; save it as UTF-8.") from error
     except (pl.exceptions.ComputeError, pl.exceptions.NoDataError) as error:
         raise ValueError(f"{path.name} is not a CSV file that can be read: {str(error).splitlines()[0]}") from error
     times, values = _times(table, time, path.name), _numbers(table, target, path.name)
@@ -120,17 +127,33 @@ def _times(table: "polars.DataFrame", name: str, file: str) -> np.ndarray:
                 f"{file}: {column[row]!r} in column {name!r}, row {row + 2}, is not a time; write 2024-05-01 13:45:00."
             )
         column = parsed
-    if not column.dtype.is_temporal():
+    if column.dtype not in (pl.Date, pl.Datetime):
         raise ValueError(f"{file}: column {name!r} holds {column.dtype}, not times; write them as 2024-05-01 13:45:00.")
+    if getattr(column.dtype, "time_zone", None):
+        raise ValueError(
+            f"{file}: times in {name!r} carry an offset from UTC; write local clock time without it: "
+            "the hour of the day and the weekday are read from it."
+        )
     if column.null_count():
         raise ValueError(f"{file}: column {name!r} is empty in row {column.is_null().arg_true()[0] + 2}.")
-    return column.cast(pl.Datetime("us")).to_numpy().astype("datetime64[s]")
+    times = column.cast(pl.Datetime("us")).to_numpy()
+    if (times != times.astype("datetime64[s]")).any():
+        raise ValueError(f"{file}: times in {name!r} are finer than a second; resample to whole seconds.")
+    return times.astype("datetime64[s]")
 
 
 def _numbers(table: "polars.DataFrame", name: str, file: str) -> np.ndarray:
+    import polars as pl
+
     column = _column(table, name, file)
     if not len(column):
         raise ValueError(f"{file} has 0 rows behind its header.")
+    if column.dtype == pl.String:
+        parsed = column.str.strip_chars().cast(pl.Float64, strict=False)
+        bad = (parsed.is_null() & column.is_not_null()).arg_true()
+        if len(bad):
+            raise ValueError(f"{file}: {column[bad[0]]!r} in column {name!r}, row {bad[0] + 2}, is not a number.")
+        column = parsed
     if not column.dtype.is_numeric():
         raise ValueError(f"{file}: column {name!r} holds {column.dtype}, such as {column[0]!r}, not numbers.")
     values = column.to_numpy().astype(np.float64)
@@ -158,5 +181,6 @@ def _check_grid(times: np.ndarray, file: str, name: str) -> None:
     if (odd := np.flatnonzero(steps != usual)).size:
         raise ValueError(
             f"{file}: {odd.size} steps are not the usual {usual.astype(int)} s, the first after {times[odd[0]]} "
-            f"({steps[odd[0]].astype(int)} s, row {odd[0] + 3}); fill or resample to a regular grid first."
+            f"({steps[odd[0]].astype(int)} s, row {odd[0] + 3}); fill or resample to a regular grid first "
+            "(months are none: they differ in length)."
         )

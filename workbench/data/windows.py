@@ -28,6 +28,7 @@ class Batch(NamedTuple):
 class Scaler:
     """Mean and standard deviation of each channel (C,), from training rows."""
 
+    names: tuple[str, ...]
     mean: np.ndarray
     std: np.ndarray
 
@@ -38,11 +39,13 @@ class Scaler:
         Raises:
             ValueError: a channel is constant or never measured.
         """
-        mean, std = np.nanmean(values, 0), np.nanstd(values, 0)
-        for name, middle, spread in zip(names, mean, std, strict=True):
-            if not spread > 0:
-                raise ValueError(f"{name!r} is constant ({middle:g}) in the training rows: there is nothing to learn.")
-        return cls(mean, std)
+        for name, column in zip(names, values.T, strict=True):
+            seen = column[~np.isnan(column)]
+            if not len(seen):
+                raise ValueError(f"{name!r} was never measured in the training rows; leave it out.")
+            if seen.min() == seen.max():
+                raise ValueError(f"{name!r} is constant ({seen[0]:g}) in the training rows: there is nothing to learn.")
+        return cls(names, np.nanmean(values, 0), np.nanstd(values, 0))
 
 
 class Windows:
@@ -125,7 +128,7 @@ def split(
     rows = len(series.times)
     edges = (0, int(rows * train), int(rows * (train + valid)), rows)
     lags = seasons(series.step_hours, horizon, edges[1])
-    first = max(window, *lags, 0) if lags else window
+    first = max([window, *lags])
     if edges[1] - first < horizon or min(edges[2] - edges[1], edges[3] - edges[2]) < horizon:
         need = max(int(np.ceil((first + horizon) / train)), int(np.ceil(horizon / min(valid, 1 - train - valid))) + 1)
         raise ValueError(

@@ -35,8 +35,8 @@ class Paired:
 def paired(first: Float[Tensor, "N P"], second: Float[Tensor, "N P"], blocks: Tensor) -> Paired:
     """Compare the absolute errors of the same windows.
 
-    Neighbouring windows share most of their hours, so that they do not count one by one: their differences are
-    averaged over each block, and the blocks are what varies.
+    Neighbouring windows share most of their hours and do not count one by one: their differences are averaged
+    over each block, and the blocks are what varies.
 
     Args:
         first, second: absolute errors in the data's unit (N, P).
@@ -52,14 +52,20 @@ def paired(first: Float[Tensor, "N P"], second: Float[Tensor, "N P"], blocks: Te
     return Paired(middle, middle - half, middle + half, n)
 
 
-def blocks_of(windows: Windows, steps_in_a_day: int) -> Tensor:
-    """Block of each window (N,): its channel where there are at least five, else its day."""
+def blocks_of(windows: Windows, reach: int) -> Tensor:
+    """Block of each window (N,): its channel where there are at least five, else a stretch of time.
+
+    Args:
+        windows: what was forecast.
+        reach: steps over which errors hang together, the longer of a day and the horizon. A stretch is three
+            times as long, so the windows that two neighbours share are few.
+    """
     origin, channel = windows.index.unbind(1)
-    return channel if len(channel.unique()) >= 5 else origin // steps_in_a_day
+    return channel if len(channel.unique()) >= 5 else origin // (3 * reach)
 
 
 def student_95(freedom: int) -> float:
-    """Two-sided 95 % quantile of Student's t: exact to 0.3 % from 3 degrees of freedom, by Cornish-Fisher."""
+    """Two-sided 95 % quantile of Student's t, by Cornish-Fisher: within 1 % from 3 degrees of freedom on."""
     table = {1: 12.706, 2: 4.303}
     if freedom in table:
         return table[freedom]

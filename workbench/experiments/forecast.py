@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from workbench.data.series import Series, detectors, read_csv
 from workbench.data.windows import Batch, Split, Windows, split
@@ -57,7 +57,7 @@ class Params(BaseParams):
     window: Annotated[int, Field(ge=2, le=10_000)] = 48
     horizon: Annotated[int, Field(ge=1, le=1_000)] = 16
     lstm_width: Annotated[int, Field(ge=4, le=4_096), Search(16, 256, log=True)] = 64
-    xlstm_width: Annotated[int, Field(ge=4, le=4_096), Search(16, 256, log=True)] = 32
+    xlstm_width: Annotated[int, Field(ge=4, le=4_096), Search(choices=(16, 32, 64, 128, 256))] = 32
     layers: Annotated[int, Field(ge=1, le=64), Search(1, 4)] = 2
     heads: Annotated[int, Field(ge=1, le=64)] = 4
     slstm_at: tuple[int, ...] = (0,)
@@ -68,7 +68,7 @@ class Params(BaseParams):
     evaluate_every: Annotated[int, Field(ge=1)] = 60
     patience: Annotated[int, Field(ge=1)] = 5
     valid_windows: Annotated[int, Field(ge=1)] = 1024
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
     @classmethod
     def smoke(cls) -> "Params":
@@ -80,6 +80,16 @@ class Params(BaseParams):
     def paper(cls) -> "Params":
         """Wider, deeper and longer, for a GPU or an evening."""
         return cls(window=96, lstm_width=256, xlstm_width=128, layers=4, slstm_at=(1,), steps=4000, lr=1e-3)
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Params":
+        if wrong := [at for at in self.slstm_at if not 0 <= at < self.layers]:
+            raise ValueError(f"slstm_at holds {wrong}, and layers={self.layers} leaves blocks 0 to {self.layers - 1}")
+        if self.xlstm_width % self.heads:
+            raise ValueError(f"xlstm_width={self.xlstm_width} is not a multiple of heads={self.heads}")
+        if len({bool(self.data), bool(self.time), bool(self.target)}) > 1:
+            raise ValueError("data, time and target go together: a file, its column of times, its column of numbers")
+        return self
 
     def fit_params(self) -> FitParams:
         """The part that the training loop takes."""
@@ -151,7 +161,10 @@ def train(network: Network, parts: Split, params: Params, run: Run | None = None
         seed=params.seed, folder=folder, observers=observers, label=network,
     )  # fmt: skip
     if folder is not None:
-        save_checkpoint(folder / "model", model, extra={"valid_loss": result.best_valid, "step": result.best_step})
+        scaler = parts.train.table.scaler
+        seen = {"step": result.best_step, "valid_loss": result.best_valid if result.history else None}
+        scaling = {"names": scaler.names, "mean": scaler.mean.tolist(), "std": scaler.std.tolist()}
+        save_checkpoint(folder / "model", model, extra={**seen, "end": result.end, "scaler": scaling})
     return model, result
 
 
@@ -183,7 +196,7 @@ def compare(parts: Split, forecasts: dict[str, Tensor], first: str, second: str,
     """The paired difference in absolute error of two forecasts of the test windows."""
     truth = parts.test.unscale(everything(parts.test).target)
     a, b = ((median(forecasts[name]) - truth).abs() for name in (first, second))
-    return paired(a, b, blocks_of(parts.test, steps_in_a_day))
+    return paired(a, b, blocks_of(parts.test, max(steps_in_a_day, parts.test.table.horizon)))
 
 
 def median(forecast: Tensor) -> Float[Tensor, "N P"]:
@@ -210,7 +223,7 @@ def findings(parts: Split, forecasts: dict[str, Tensor], unit: str, step_hours: 
     sentences = [f"{best} has the smallest mean absolute error: {table[best]['mae']:.2f} {unit}."]
     for other in others:
         result = compare(parts, forecasts, best, other, steps_in_a_day)
-        share = -result.difference / table[other]["mae"]
+        share = -result.difference / max(table[other]["mae"], 1e-12)
         sentences.append(
             f"Against {other} ({table[other]['mae']:.2f}) it is {result.verdict}: {share:.1%} less error, 95 % "
             f"interval of the difference {result.low:.2f} ... {result.high:.2f}, {result.blocks} blocks."
@@ -218,7 +231,7 @@ def findings(parts: Split, forecasts: dict[str, Tensor], unit: str, step_hours: 
     for name, row in table.items():
         if "coverage" in row:
             sentences.append(f"The 80 % band of {name} held {row['coverage']:.0%} of the test values.")
-    sentences.append("One seed: train with others (-p seed 1) before believing a small lead.")
+    sentences.append("One seed: train with another one before believing a small lead.")
     return sentences
 
 
@@ -229,7 +242,9 @@ def run(params: Params, run: Run | None = None) -> Result:
     parts = prepare(series, params)
     forecasts = baselines(parts)
     for network in Network.__args__:
-        model, _ = train(network, parts, params, run)
+        model, result = train(network, parts, params, run)
+        if result.end == "interrupted":
+            raise KeyboardInterrupt(f"{network} was interrupted at step {result.step}; its checkpoint is kept.")
         forecasts[network] = predict(model, parts.test)
     return Result(
         experiment=__name__,

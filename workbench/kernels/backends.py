@@ -69,6 +69,8 @@ class Backends:
         form = self.rows[name].load()
         if choice.chunk_size is None:
             return form
+        if choice.chunk_size < 1:
+            raise ValueError(f"chunk_size={choice.chunk_size} holds no step; take 1 or more.")
         if name != "chunkwise":
             raise ValueError(f"chunk_size={choice.chunk_size} belongs to the chunkwise form, not to {name!r}.")
         return lambda *args: form(*args, chunk_size=choice.chunk_size)

@@ -30,6 +30,8 @@ def check_shapes(kernel: str, **named: tuple[Tensor, str]) -> dict[str, int]:
         for letter, size in zip(letters, tensor.shape, strict=False):
             sizes.setdefault(letter, int(letter) if letter.isdigit() else size)
         wanted = [sizes.get(letter) for letter in letters]
+        if "T" in letters and sizes.get("T") == 0:
+            raise ValueError(f"{kernel}: {name} has no steps (T = 0); leave the call out, the state stays as it is.")
         if list(tensor.shape) != wanted:
             shape = ", ".join("?" if size is None else str(size) for size in wanted)
             raise ValueError(
@@ -45,7 +47,9 @@ def check_shapes(kernel: str, **named: tuple[Tensor, str]) -> dict[str, int]:
     return sizes
 
 
-def check_state(kernel: str, state: tuple | None, kind: type[tuple], sizes: dict[str, int], *templates: str) -> None:
+def check_state(
+    kernel: str, state: tuple | None, kind: type[tuple], sizes: dict[str, int], like: Tensor, *templates: str
+) -> None:
     """Refuse a state that another kernel made, or this one for another batch.
 
     Args:
@@ -53,11 +57,12 @@ def check_state(kernel: str, state: tuple | None, kind: type[tuple], sizes: dict
         state: what the caller passed.
         kind: the kernel's own state.
         sizes: the letters bound by `check_shapes`.
+        like: an input, for the device, and for the dtype in float32 or wider.
         templates: the shape of each field, in order.
 
     Raises:
         TypeError: the state is not a `kind`.
-        ValueError: a field has another shape.
+        ValueError: a field has another shape, dtype or device.
     """
     if state is None:
         return
@@ -69,6 +74,11 @@ def check_state(kernel: str, state: tuple | None, kind: type[tuple], sizes: dict
         if tuple(field.shape) != wanted:
             letters = ", ".join(template.split())
             raise ValueError(f"{kernel}: state.{name} is {tuple(field.shape)}, and must be ({letters}) = {wanted}.")
+        if (field.dtype, field.device) != (compute_dtype(like), like.device):
+            raise ValueError(
+                f"{kernel}: state.{name} is {field.dtype} on {field.device}, and must be {compute_dtype(like)} on "
+                f"{like.device} for these inputs; convert it with map_state from workbench.cells.states."
+            )
 
 
 def check_lengths(kernel: str, lengths: Tensor | None, batch: int, steps: int) -> None:
@@ -84,7 +94,7 @@ def check_lengths(kernel: str, lengths: Tensor | None, batch: int, steps: int) -
         raise TypeError(f"{kernel}: lengths must be a tensor of whole numbers, one for each sequence.")
     if lengths.shape != (batch,):
         raise ValueError(f"{kernel}: lengths is {tuple(lengths.shape)}, and must be (B,) = ({batch},).")
-    low, high = int(lengths.min()), int(lengths.max())
+    low, high = (int(lengths.min()), int(lengths.max())) if batch else (0, 0)
     if low < 0 or high > steps:
         raise ValueError(f"{kernel}: lengths run from {low} to {high}, and must stay between 0 and T = {steps}.")
 
@@ -99,6 +109,22 @@ def inside(lengths: Tensor, steps: int) -> Tensor:
     return torch.arange(steps, device=lengths.device) < lengths[:, None]
 
 
-def silence(y: Tensor, lengths: Tensor | None) -> Tensor:
-    """Zero the outputs (B, H, T, D) behind the end of each sequence."""
-    return y if lengths is None else y * inside(lengths, y.shape[2])[:, None, :, None]
+def silence(y: Tensor, lengths: Tensor | None, time: int = 2) -> Tensor:
+    """Zero what lies behind the end of each sequence, whatever it holds.
+
+    Args:
+        y: batch first (B, ...), or second where time is 3 (4, B, H, T, D).
+        lengths: steps of each sequence (B,), or None.
+        time: axis of the steps.
+    """
+    if lengths is None:
+        return y
+    padding = ~inside(lengths, y.shape[time])
+    shape = [1] * y.ndim
+    shape[1 if time == 3 else 0], shape[time] = padding.shape
+    return y.masked_fill(padding.view(shape), 0)
+
+
+def full_width(x: Tensor) -> torch.autocast:
+    """A block in which nothing is computed in less than the width of its inputs."""
+    return torch.autocast(x.device.type, enabled=False)

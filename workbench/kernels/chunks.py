@@ -25,6 +25,15 @@ def finite(log_scale: Tensor) -> Tensor:
     return log_scale.masked_fill(log_scale == -math.inf, 0)
 
 
+def unit(log_scale: Tensor) -> Tensor:
+    """The 1 of unscaled units, exp(-scale), kept between exp(-80) and exp(80).
+
+    Beyond that float32 would overflow and its gradient be 0 times infinity, or underflow and the answer to an
+    empty query be 0 / 0. Nothing else is near enough to 1 there to tell the difference.
+    """
+    return torch.exp((-log_scale).clamp(-80, 80))
+
+
 def pad_steps(x: Tensor, dim: int, more: int, value: float = 0.0) -> Tensor:
     """Append `more` steps of `value` along `dim`."""
     if more == 0:

@@ -7,7 +7,7 @@ from torch import nn
 
 from workbench.cells.lstm import LSTM
 from workbench.cells.mlstm import MLSTM
-from workbench.cells.parts import GatedMLP
+from workbench.cells.parts import GatedMLP, zero_padding
 from workbench.cells.roles import tag
 from workbench.cells.slstm import SLSTM
 from workbench.models.block import Block, Plain, StackState
@@ -61,7 +61,7 @@ class XLSTMStackConfig(BaseModel):
         if at in self.slstm_at:
             depth = at / max(self.layers - 1, 1)
             cell = SLSTM(self.width, heads=self.heads, conv=self.conv, depth=depth, forget_bias=self.forget_bias)
-            return Block(self.width, cell, GatedMLP(self.width), self.dropout)
+            return Block(self.width, cell, GatedMLP(self.width, layers=self.layers), self.dropout)
         cell = MLSTM(self.width, heads=self.heads, conv=self.conv, layers=self.layers)
         return Block(self.width, cell, None, self.dropout)
 
@@ -88,6 +88,7 @@ class Stack(nn.Module):
         self, x: Float[Tensor, "B T E"], state: StackState | None = None, *, lengths: Int[Tensor, " B"] | None = None
     ) -> tuple[Float[Tensor, "B T E"], StackState]:
         """Return y (B, T, E) and the state of every block."""
+        x = zero_padding(x, lengths)
         states = [None] * len(self.blocks) if state is None else state.blocks
         after = []
         for block, before in zip(self.blocks, states, strict=True):

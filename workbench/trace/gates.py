@@ -11,8 +11,7 @@ def memory_spans(log_forget: np.ndarray, step_hours: float) -> str:
         step_hours: length of a step.
     """
     log_forget = np.asarray(log_forget, np.float64).reshape(len(log_forget), -1)
-    with np.errstate(divide="ignore"):
-        hours = np.median(np.log(0.5) / np.minimum(log_forget, 0), 0) * step_hours
+    hours = np.median(np.log(0.5) / np.minimum(log_forget, -1e-30), 0) * step_hours
     shortest, middle, longest = (duration(x) for x in (hours.min(), np.median(hours), hours.max()))
     many = log_forget.shape[1]
     if many == 1:

@@ -17,7 +17,8 @@ NAMES = {
     "output": "what the answer is multiplied by",
     "write_strength": "share of the new content in the memory after the step, 0 ... 1",
     "cell": "memory of each unit, as it is scaled",
-    "normalizer": "what the memory is divided by, as it is scaled",
+    "normalizer": "what the memory's answer is divided by, as it is scaled",
+    "normalizer_state": "what the normaliser of a matrix memory is read from: the sum of its keys, as it is scaled",
     "stabilizer": "log scale of memory and normaliser",
     "state_norm": "Frobenius norm of a matrix memory, as it is scaled",
     "hidden": "what the recurrence returns",
@@ -42,4 +43,4 @@ def derive(quantities: dict[str, Tensor]) -> dict[str, Tensor]:
         raise ValueError(f"{', '.join(unknown)} is not in the vocabulary; add it to NAMES in workbench/trace/names.py.")
     if "log_forget" not in quantities:
         return quantities
-    return quantities | {"half_life": math.log(0.5) / quantities["log_forget"]}
+    return quantities | {"half_life": math.log(0.5) / quantities["log_forget"].clamp(max=-1e-30)}

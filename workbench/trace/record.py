@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from workbench.kernels.checks import inside
 from workbench.trace.names import derive, dimensions
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Trace:
     @property
     def error(self) -> float:
         """The largest difference from the real forward pass, over all cells."""
-        return max(self.exactness.values(), default=0.0)
+        return float(torch.tensor([0.0, *self.exactness.values()]).max())  # NaN if any is
 
     def __repr__(self) -> str:
         cells = ", ".join(f"{path} ({error:.1e})" for path, error in self.exactness.items())
@@ -112,6 +113,14 @@ def _listener(path: str, trace: Trace):
         trace.exactness[path] = float((y - output[0]).abs().max())
         prefix = f"{path}." if path else ""
         for name, tensor in derive(quantities).items():
-            trace.arrays[prefix + name] = tensor.detach().to("cpu", copy=True)
+            trace.arrays[prefix + name] = blank(tensor.detach(), lengths).to("cpu", copy=True)
 
     return listen
+
+
+def blank(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """NaN behind the end of each sequence (B, H, T, ...): nothing happened there."""
+    if lengths is None:
+        return x
+    here = inside(lengths, x.shape[2])[:, None].reshape(len(x), 1, x.shape[2], *[1] * (x.ndim - 3))
+    return torch.where(here, x, torch.nan)

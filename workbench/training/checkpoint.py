@@ -43,12 +43,25 @@ def save_checkpoint(folder: Path, model: nn.Module, *, extra: dict | None = None
             "versions": {"workbench": workbench.__version__, "torch": torch.__version__},
             "extra": extra or {},
         }
-        (part / CARD).write_text(json.dumps(card, indent=2))
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(part, folder)
+        (part / CARD).write_text(json.dumps(card, indent=2, allow_nan=False))
+        swap(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return folder
+
+
+def swap(new: Path, folder: Path) -> None:
+    """Put a folder in the place of another; if that fails, the old one stays."""
+    old = folder.with_name(f"{folder.name}.{os.getpid()}.old")
+    if folder.exists():
+        os.replace(folder, old)
+    try:
+        os.replace(new, folder)
+    except OSError:
+        if old.exists():
+            os.replace(old, folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def load_checkpoint(folder: Path, *, expect: object | None = None) -> tuple[nn.Module, dict]:
@@ -66,7 +79,7 @@ def load_checkpoint(folder: Path, *, expect: object | None = None) -> tuple[nn.M
     folder = Path(folder)
     if not (folder / CARD).is_file() or not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(f"{folder} holds no checkpoint ({CARD} and {WEIGHTS}).")
-    card = json.loads((folder / CARD).read_text())
+    card = read_card(folder / CARD)
     if card["format"] != FORMAT:
         raise ValueError(f"{folder} has checkpoint format {card['format']}, and this version reads {FORMAT}.")
     if hash_of(card["config"]) != card["config_hash"]:
@@ -81,6 +94,22 @@ def load_checkpoint(folder: Path, *, expect: object | None = None) -> tuple[nn.M
     if not torch.allclose(torch.tensor(found), torch.tensor(card["probe"]), rtol=1e-3, atol=1e-4):
         raise ValueError(f"{folder} answers its probe with {found}, and {card['probe']} was saved: the code differs.")
     return model.eval(), card
+
+
+def read_card(path: Path) -> dict:
+    """The card of a checkpoint.
+
+    Raises:
+        ValueError: it is cut off, or lacks a part.
+    """
+    try:
+        card = json.loads(path.read_text())
+        lacks = [key for key in ("format", "config", "config_hash", "weights_sha256", "probe") if key not in card]
+    except ValueError as error:
+        raise ValueError(f"{path} is no checkpoint's card: {error}. Train again, or copy it again.") from None
+    if lacks:
+        raise ValueError(f"{path} lacks {', '.join(lacks)}. Train again, or copy it again.")
+    return card
 
 
 def hash_of(config: dict) -> str:

@@ -168,7 +168,7 @@ def update(
     optimizer.zero_grad()
     total = 0.0
     for part in rows.chunk(params.accumulate):
-        with torch.autocast(rows.device.type, torch.bfloat16, enabled=params.precision == "bf16"):
+        with half_width(model, params):
             value = loss(model, train[part]) * (len(part) / len(rows))
         value.backward()
         total += float(value.detach())
@@ -182,6 +182,12 @@ def update(
         group["lr"] = params.lr * step_size(step, params.steps, round(params.warmup * params.steps))
     optimizer.step()
     return total, norm
+
+
+def half_width(model: nn.Module, params: FitParams) -> torch.autocast:
+    """A block that computes in bfloat16 where that is asked for; kernels keep their width."""
+    device = next(model.parameters()).device
+    return torch.autocast(device.type, torch.bfloat16, enabled=params.precision == "bf16")
 
 
 def batch_rows(rows: int, batch: int, seed: int, step: int) -> Tensor:
@@ -198,7 +204,7 @@ def evaluate(model: nn.Module, loss: Callable[[nn.Module, Any], Tensor], data: B
     model.eval()
     total = 0.0
     for part in torch.arange(len(data)).split(4 * params.batch):
-        with torch.autocast(part.device.type, torch.bfloat16, enabled=params.precision == "bf16"):
+        with half_width(model, params):
             total += float(loss(model, data[part])) * len(part)
     return total / len(data)
 
@@ -206,7 +212,16 @@ def evaluate(model: nn.Module, loss: Callable[[nn.Module, Any], Tensor], data: B
 def judge(
     result: FitResult, record: dict, model: nn.Module, best: dict[str, Tensor], patience: int
 ) -> dict[str, Tensor]:
-    """Enter a look into the result, decide whether to go on, and return the best weights so far."""
+    """Enter a look into the result, decide whether to go on, and return the best weights so far.
+
+    Raises:
+        Diverged: the validation loss is NaN or infinite.
+    """
+    if not math.isfinite(record["valid_loss"]):
+        raise Diverged(
+            f"at step {result.step} the validation loss is {record['valid_loss']:g}; look for missing or huge values "
+            "in the validation data, or try a smaller lr."
+        )
     result.history.append(record)
     if record["valid_loss"] < result.best_valid:
         result.best_valid, result.best_step = record["valid_loss"], result.step

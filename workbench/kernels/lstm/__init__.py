@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from workbench.kernels.backends import Backend, Backends, Choice
-from workbench.kernels.checks import check_lengths, check_shapes, check_state, compute_dtype, silence
+from workbench.kernels.checks import check_lengths, check_shapes, check_state, compute_dtype, full_width, silence
 from workbench.kernels.lstm.reference import LSTMGates, LSTMState, lstm_gates
 
 
@@ -57,11 +57,12 @@ def lstm(
         Gers et al. (2000). Equations as in Beck et al. (2024), arXiv:2405.04517, Eqs. 2-7.
     """
     sizes = check_shapes("lstm", wx=(wx, "4 B H T D"), r=(r, "4 H D D"))
-    check_state("lstm", state, LSTMState, sizes, *["B H D"] * 2)
+    check_state("lstm", state, LSTMState, sizes, wx, *["B H D"] * 2)
     check_lengths("lstm", lengths, sizes["B"], sizes["T"])
     form = BACKENDS.choose(backend, wx, r, lengths=lengths)
     dtype = compute_dtype(wx)
-    h, state = form(wx.to(dtype), r.to(dtype), state, lengths)
+    with full_width(wx):
+        h, state = form(silence(wx, lengths, 3).to(dtype), r.to(dtype), state, lengths)
     return silence(h, lengths).to(wx.dtype), state
 
 

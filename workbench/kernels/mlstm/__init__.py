@@ -5,7 +5,15 @@ import math
 from torch import Tensor
 
 from workbench.kernels.backends import Backend, Backends, Choice
-from workbench.kernels.checks import check_lengths, check_shapes, check_state, compute_dtype, inside, silence
+from workbench.kernels.checks import (
+    check_lengths,
+    check_shapes,
+    check_state,
+    compute_dtype,
+    full_width,
+    inside,
+    silence,
+)
 from workbench.kernels.mlstm.reference import MLSTMGates, MLSTMState, mlstm_gates
 
 HERE = "workbench.kernels.mlstm"
@@ -53,11 +61,13 @@ def mlstm(
         Beck et al. (2024), xLSTM: Extended Long Short-Term Memory, arXiv:2405.04517, Eqs. 19-27.
     """
     sizes = check_shapes("mlstm", q=(q, "B H T K"), k=(k, "B H T K"), v=(v, "B H T V"), i=(i, "B H T"), f=(f, "B H T"))
-    check_state("mlstm", state, MLSTMState, sizes, "B H K V", "B H K", "B H")
+    check_state("mlstm", state, MLSTMState, sizes, q, "B H K V", "B H K", "B H")
     check_lengths("mlstm", lengths, sizes["B"], sizes["T"])
     form = BACKENDS.choose(backend, q, k, v, i, f)
-    wide = [x.to(compute_dtype(q)) for x in (q, k, v, *mask_padding(i, f, lengths))]
-    h, state = form(*wide, state)
+    qkv = [silence(x, lengths) for x in (q, k, v)]
+    wide = [x.to(compute_dtype(q)) for x in (*qkv, *mask_padding(i, f, lengths))]
+    with full_width(q):
+        h, state = form(*wide, state)
     return silence(h, lengths).to(q.dtype), state
 
 

@@ -9,7 +9,7 @@ References:
 import torch
 import torch.nn.functional as F
 
-from workbench.kernels.chunks import finite, segment_sums
+from workbench.kernels.chunks import finite, segment_sums, unit
 from workbench.kernels.mlstm.reference import MLSTMState, empty_state
 from workbench.shapes import Float, Tensor
 
@@ -56,5 +56,5 @@ def read(
     scores = q @ k.transpose(-1, -2) * weights  # Eq. 76
     kept = carry[..., None] * q
     total = scores.sum(-1) + (kept @ state.n[..., None])[..., 0]
-    h = (scores @ v + kept @ state.c) / torch.maximum(total.abs(), torch.exp(-scale))[..., None]  # Eq. 77
+    h = (scores @ v + kept @ state.c) / torch.maximum(total.abs(), unit(scale))[..., None]  # Eq. 77
     return h, weights, carry, m

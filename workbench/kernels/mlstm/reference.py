@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from workbench.kernels.chunks import finite
+from workbench.kernels.chunks import finite, unit
 from workbench.shapes import Float, Tensor
 
 
@@ -24,11 +24,12 @@ class MLSTMState(NamedTuple):
 
 
 class MLSTMGates(NamedTuple):
-    """What happened inside, each (B, H, T)."""
+    """What happened inside, each (B, H, T) but n."""
 
     m: Tensor  # stabiliser
-    norm: Tensor  # |n q|, scaled by exp(-m): what the memory's answer is divided by, where it exceeds exp(-m)
+    norm: Tensor  # what the memory's answer is divided by: the larger of |n q| and 1, scaled by exp(-m)
     size: Tensor  # Frobenius norm of the memory C, scaled by exp(-m)
+    n: Tensor  # the normaliser itself, scaled by exp(-m) (B, H, T, K)
 
 
 def empty_state(k: Tensor, v: Tensor) -> MLSTMState:
@@ -67,7 +68,7 @@ def step(
     q = q * q.shape[-1] ** -0.5  # the scale of Eq. 23, on q
     read = torch.einsum("bhk,bhkv->bhv", q, c)
     norm = torch.einsum("bhk,bhk->bh", q, n).abs()
-    h = read / torch.maximum(norm, torch.exp(-scale))[..., None]  # Eqs. 21-22
+    h = read / torch.maximum(norm, unit(scale))[..., None]  # Eq. 21
     return h, MLSTMState(c, n, m_new)
 
 
@@ -103,5 +104,5 @@ def mlstm_gates(
         h, state = step(*now, state)
         norm = torch.einsum("bhk,bhk->bh", now[0] * q.shape[-1] ** -0.5, state.n).abs()
         outputs.append(h)
-        seen.append((state.m, norm, state.c.flatten(-2).norm(dim=-1)))
+        seen.append((state.m, torch.maximum(norm, unit(finite(state.m))), state.c.flatten(-2).norm(dim=-1), state.n))
     return torch.stack(outputs, 2), state, MLSTMGates(*(torch.stack(x, 2) for x in zip(*seen, strict=True)))

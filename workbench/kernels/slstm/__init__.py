@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from workbench.kernels.backends import Backend, Backends, Choice
-from workbench.kernels.checks import check_lengths, check_shapes, check_state, compute_dtype, silence
+from workbench.kernels.checks import check_lengths, check_shapes, check_state, compute_dtype, full_width, silence
 from workbench.kernels.slstm.reference import SLSTMGates, SLSTMState, slstm_gates
 
 HERE = "workbench.kernels.slstm"
@@ -45,11 +45,12 @@ def slstm(
         Beck et al. (2024), xLSTM: Extended Long Short-Term Memory, arXiv:2405.04517, Eqs. 8-17.
     """
     sizes = check_shapes("slstm", wx=(wx, "4 B H T D"), r=(r, "4 H D D"))
-    check_state("slstm", state, SLSTMState, sizes, *["B H D"] * 4)
+    check_state("slstm", state, SLSTMState, sizes, wx, *["B H D"] * 4)
     check_lengths("slstm", lengths, sizes["B"], sizes["T"])
     form = BACKENDS.choose(backend, wx, r, lengths=lengths)
     dtype = compute_dtype(wx)
-    h, state = form(wx.to(dtype), r.to(dtype), state, lengths)
+    with full_width(wx):
+        h, state = form(silence(wx, lengths, 3).to(dtype), r.to(dtype), state, lengths)
     return silence(h, lengths).to(wx.dtype), state
 
 
