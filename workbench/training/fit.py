@@ -89,7 +89,7 @@ def fit(
     observers: Iterable[Callable[[dict], None]] = (),
     label: str = "training",
 ) -> FitResult:
-    """Train a model, and leave it with the weights that did best on the validation data.
+    """Train a model, leave it with the weights that did best on the validation data, and say how it went.
 
     Ctrl-C ends the loop cleanly and keeps what was learned. With a folder, progress is saved at every look at the
     validation data; called again with the same model, data and settings, training goes on from there.
@@ -99,12 +99,9 @@ def fit(
         loss: `loss(model, batch)`, a mean over the rows of the batch.
         train, valid: data that can be indexed by row numbers.
         params: how to train.
-        seed: of the order of the batches and of the dropout.
+        seed: of the order of the batches and of torch's global generator, which the dropout draws from.
         folder: where progress is kept; None keeps nothing.
         observers, label: called with each record of the history; name in the progress bar.
-
-    Returns:
-        How it went.
 
     Raises:
         Diverged: the loss became NaN or infinite.
