@@ -11,7 +11,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 import workbench
-from workbench import cli
+from workbench import cli, doctor
 from workbench.batch.progress_view import ProgressView, duration
 from workbench.batch.source import typed
 from workbench.runs import store
@@ -70,19 +70,35 @@ def test_run_passes_parameters_in_the_type_of_their_default(tmp_path):
     assert run.outputs() == {"offline": None}
 
 
-def test_offline_reaches_the_kernel(tmp_path, monkeypatch):
-    monkeypatch.setenv("WORKBENCH_OFFLINE", "")
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_offline_reaches_the_kernel_from_anywhere_on_the_line(tmp_path, place):
     path = notebook(
         tmp_path / "a.ipynb", "import os, workbench as wb\nwb.out('offline', os.environ.get('WORKBENCH_OFFLINE'))"
     )
-    assert cli.main(["--offline", "run", str(path)]) == 0
+    words = ["run", str(path)]
+    assert cli.main([*words[:place], "--offline", *words[place:]]) == 0
     assert only_run().outputs() == {"offline": "1"}
+    assert "WORKBENCH_OFFLINE" not in os.environ  # this process is left as it was
 
 
-def test_a_failed_run_exits_with_1_and_run_from_repeats_it(tmp_path):
+def test_a_failed_run_exits_with_1_and_run_from_repeats_it(tmp_path, capsys):
     path = notebook(tmp_path / "a.ipynb", "assert epochs > 3")
     assert cli.main(["run", str(path)]) == 1
+    printed = capsys.readouterr().out
+    assert printed.count("report.html") == 1
+    assert printed.splitlines()[-1] == f"Report: {only_run().path / 'report.html'}"
     assert cli.main(["run", "--from", only_run().name, "-p", "epochs", "4"]) == 0
+    assert "\nstarts anew: epochs changed\n" in capsys.readouterr().out
+
+
+def test_a_missing_module_is_answered_with_how_to_install_the_project(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "papermill", None)  # makes its import fail
+    monkeypatch.delitem(sys.modules, "workbench.batch.execute", raising=False)
+    assert cli.main(["run", "a.ipynb"]) == 2
+    error = capsys.readouterr().err
+    assert "papermill" in error
+    assert doctor.INSTALL in error
+    assert "install 'workbench" not in error  # a stranger's package may have that name
 
 
 def test_interrupted_exits_with_130(tmp_path):
@@ -103,6 +119,9 @@ def test_interrupted_exits_with_130(tmp_path):
         (["run", "a.ipynb", "--from", "x"], "No run 'x'"),
         (["runs", "show", "x"], "No run 'x'"),
         (["runs", "prune"], "say what may go"),
+        (["runs", "prune", "--state", "okay"], "Unknown --state 'okay'; did you mean 'ok'?"),
+        (["runs", "prune", "--keep", "-1"], "keep=-1 is not a number from 0 up"),
+        (["runs", "prune", "--older-than", "-2"], "older_than_days=-2.0 is not"),
     ],
 )
 def test_errors_at_the_door_are_one_sentence_and_leave_nothing(tmp_path, capsys, arguments, said):
@@ -248,7 +267,8 @@ def test_demo_flags_come_from_its_params(tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert only_run().record["parameters"] == {"epochs": 1, "name": "x y"}
     assert "- x y" in printed
-    assert "report.html" in printed
+    assert printed.count("report.html") == 1
+    assert printed.splitlines()[-1].startswith("Report: ")  # after the table
     with pytest.raises(SystemExit) as left:
         cli.main(["demo", "--epochs", "many"])
     assert left.value.code == 2
@@ -258,10 +278,13 @@ def test_lab_registers_this_interpreter_once(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
     monkeypatch.setattr(cli, "_first_notebook", lambda: tmp_path / "00.ipynb")
-    monkeypatch.setattr(os, "execv", lambda program, command: calls.append(command))
-    for _ in range(2):
-        cli.main(["lab", "--no-browser", "--port", "9999"])
+    monkeypatch.setattr(os, "execve", lambda program, *rest: calls.append(rest))
+    cli.main(["lab", "--no-browser", "--port", "9999"])
+    cli.main(["lab", "--offline"])
     spec = json.loads((tmp_path / "share/jupyter/kernels/workbench/kernel.json").read_text())
     assert spec["argv"][0] == sys.executable
     assert spec["display_name"] == "Python (workbench)"
-    assert calls[0][1:] == ["-m", "jupyterlab", str(tmp_path / "00.ipynb"), "--no-browser", "--port", "9999"]
+    (command, environment), (plain, offline) = calls
+    assert command[1:] == ["-m", "jupyterlab", str(tmp_path / "00.ipynb"), "--no-browser", "--port", "9999"]
+    assert plain[1:] == command[1:4]
+    assert (environment.get("WORKBENCH_OFFLINE"), offline.get("WORKBENCH_OFFLINE")) == (None, "1")

@@ -30,6 +30,23 @@ def test_a_missing_package_is_fatal_and_says_how_to_get_it(capsys, monkeypatch):
     assert output.strip().endswith("Not ready: papermill. Follow the arrows, then run `workbench doctor` again.")
 
 
+@pytest.mark.parametrize(("missing", "fatal"), [("jupyterlab", False), ("optuna", False), ("mistune", True)])
+def test_only_what_the_demo_imports_is_fatal(capsys, tmp_path, monkeypatch, missing, fatal):
+    monkeypatch.chdir(tmp_path)
+    installed = importlib.metadata.version
+
+    def version(name):
+        if name == missing:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return installed(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert doctor.main() == int(fatal)
+    output = capsys.readouterr().out
+    assert f"{'MISSING' if fatal else 'note':8}{missing}" in output
+    assert "pygments" not in output  # what is there and not one of the seven is not listed
+
+
 def test_a_missing_xlstm_is_a_note(monkeypatch):
     def version(name):
         raise importlib.metadata.PackageNotFoundError(name)

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -286,6 +287,25 @@ def test_the_seven_packages_are_installed_by_make_run(root):
     assert set(requirements(root, "lab", "nxai")) >= SEVEN
     recipe = re.search(r"^run:.*\n\t@\$\(SET_UP\) (\S+)", (root / "Makefile").read_text(), re.MULTILINE)
     assert recipe.group(1) == "lab,nxai"
+
+
+def test_what_the_tests_import_is_declared(root):
+    declared = requirements(root, "lab", "nxai", "dev")
+    homes = packages_distributions()
+    trees = [ast.parse(path.read_text()) for path in (root / "tests").rglob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+    names = {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"tests", "workbench"}
+    assert "yaml" in names
+    assert [name for name in names if not {canonicalize_name(home) for home in homes[name]} & set(declared)] == []
+
+
+def test_readme_activates_the_environment_before_it_names_the_command(root):
+    blocks = re.findall(r"```bash\n(.*?)```", (root / "README.md").read_text(), re.DOTALL)
+    first = next(place for place, block in enumerate(blocks) if re.search("^workbench ", block, re.MULTILINE))
+    assert blocks[:2][-1] == "source .venv/bin/activate\n"
+    assert first > 1
 
 
 def test_environment_yml_follows_pyproject(root):

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import workbench
 
@@ -19,16 +19,18 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code: 0 ok, 1 the run failed, 2 it could not start, 130 interrupted."""
-    arguments, rest = _parser().parse_known_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    words = sorted(words, key=lambda word: word != "--offline")  # it may stand anywhere, and is parsed at the front
+    arguments, rest = _parser().parse_known_args(words)
     if rest and arguments.command not in _OPEN:
         _parser().error(f"unrecognized arguments: {' '.join(rest)}")
-    if arguments.offline:
-        os.environ["WORKBENCH_OFFLINE"] = "1"
     command: Callable = arguments.call
     try:
         return command(arguments, rest) if arguments.command in _OPEN else command(arguments)
     except ModuleNotFoundError as error:
-        print(f"workbench {arguments.command}: {error}; pip install 'workbench[lab]' brings it.", file=sys.stderr)
+        from workbench.doctor import INSTALL
+
+        print(f"workbench {arguments.command}: {error}; {INSTALL}", file=sys.stderr)
         return _USAGE
     except (ValueError, OSError) as error:
         print(f"workbench {arguments.command}: {error}", file=sys.stderr)
@@ -40,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="workbench", description=workbench.__doc__.splitlines()[0])
     parser.add_argument("--version", action="version", version=f"workbench {workbench.__version__}")
-    parser.add_argument("--offline", action="store_true", help="download nothing")
+    parser.add_argument("--offline", action="store_true", help="download nothing; it may stand anywhere")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     demo = commands.add_parser("demo", add_help=False, help="train an LSTM and an xLSTM, and look at their gates")
     demo.set_defaults(call=_demo)
@@ -73,7 +75,7 @@ def _add_runs(commands: argparse._SubParsersAction) -> None:
     prune = actions.add_parser("prune", help="delete old runs; never one that is running")
     prune.add_argument("--older-than", type=float, metavar="DAYS", help="only runs older than this")
     prune.add_argument("--keep", type=int, metavar="N", help="keep the newest N")
-    prune.add_argument("--state", action="append", metavar="STATE", help="only runs in this state")
+    prune.add_argument("--state", action="append", metavar="STATE", help="only runs in this state, as failed")
     prune.add_argument("--yes", action="store_true", help="delete without asking")
     for action, call in ((listing, _runs_list), (show, _runs_show), (prune, _runs_prune)):
         action.add_argument("--root", default="runs", help="folder of the run folders (runs)")
@@ -156,7 +158,10 @@ def _runs_show(arguments: argparse.Namespace) -> int:
 
 def _runs_prune(arguments: argparse.Namespace) -> int:
     from workbench.runs import store
+    from workbench.runs.params import refuse_unknown
+    from workbench.runs.status import State
 
+    refuse_unknown(arguments.state or (), get_args(State), "--state")
     if arguments.older_than is None and arguments.keep is None and arguments.state is None:
         raise ValueError("say what may go: --older-than DAYS, --keep N or --state STATE.")
     chosen = store.prunable(
@@ -189,7 +194,8 @@ def _lab(arguments: argparse.Namespace, flags: list[str]) -> int:
 
     install_kernelspec()
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", str(_first_notebook()), *flags])
+    environment = os.environ | ({"WORKBENCH_OFFLINE": "1"} if arguments.offline else {})
+    os.execve(sys.executable, [sys.executable, "-m", "jupyterlab", str(_first_notebook()), *flags], environment)
 
 
 def _first_notebook() -> Path:
@@ -213,13 +219,14 @@ def size(text: str) -> int:
 
 
 def _end(run: "Run") -> int:
-    """Show what a run found, if it has scores, and return the exit code of its status."""
+    """Show what a run found, if it has scores, and where its report is; return the exit code of its status."""
     from workbench.runs.scores import summary
 
     state = run.status().state
     if state == "ok" and "scores" in run.outputs():
         print(summary(run.outputs()))
-        print(f"Report: {run.path / 'report.html'}")
+    if (report := run.path / "report.html").is_file():
+        print(f"Report: {report}")
     return {"ok": _FINISHED_WELL, "interrupted": _INTERRUPTED}.get(state, _FAILED)
 
 

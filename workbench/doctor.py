@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 PACKAGES = ("jupyterlab", "ipywidgets", "plotly", "optuna", "papermill")  # torch and xlstm have lines of their own
+DEMO = ("papermill", "nbclient", "nbformat", "ipykernel", "plotly", "polars", "xarray", "psutil", "mistune")
+DEMO += ("pygments", "latex2mathml", "tqdm", "safetensors", "pydantic", "numpy")  # it imports these, and torch
 COMPILERS = ("cc", "gcc", "clang")
 INSTALL = "run `make run` in the project's folder, or: pip install -c constraints.txt -e '.[lab,nxai]'"
 
@@ -59,6 +61,8 @@ def examine() -> Iterator[Finding]:
     for name in PACKAGES:
         yield look_at_package(name)
     yield look_at_xlstm()
+    others = map(look_at_package, (name for name in DEMO if name not in PACKAGES))
+    yield from (found for found in others if found.advice)
     yield look_at_kernel()
     yield look_at_browser()
     yield look_at_compiler()
@@ -86,11 +90,11 @@ def look_at_torch() -> Iterator[Finding]:
 
 
 def look_at_package(name: str) -> Finding:
-    """The version of an installed package, or how to get it."""
+    """The version of an installed package, or how to get it; fatal where the demo imports it."""
     try:
         return Finding(name, importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
-        return Finding(name, "not installed", INSTALL, fatal=True)
+        return Finding(name, "not installed", INSTALL, fatal=name in DEMO)
 
 
 def look_at_xlstm() -> Finding:

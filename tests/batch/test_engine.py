@@ -10,11 +10,17 @@ import pytest
 from tests.batch.engine_notebooks import notebook
 from workbench.batch import execute as module
 from workbench.batch.execute import execute
+from workbench.batch.source import title
 from workbench.runs.folder import Run
 
 
 def run(path, root, parameters=None, **options) -> Run:
     return execute(path, parameters, root=root, out=io.StringIO(), **options)
+
+
+def only_name(tmp_path) -> str:
+    (folder,) = (tmp_path / "runs").iterdir()
+    return folder.name
 
 
 def test_success_leaves_outputs_and_the_executed_notebook(tmp_path):
@@ -108,6 +114,7 @@ def test_cell_timeout_interrupts_and_says_so(tmp_path):
     status = run(path, tmp_path / "runs", cell_timeout=1).status()
     assert (status.state, status.cell) == ("timeout", 3)
     assert "time.sleep(600)" in status.error.traceback
+    assert f"`workbench run --from {only_name(tmp_path)}`" in status.error.hint
 
 
 def test_a_cell_that_ignores_the_timeout_is_killed(tmp_path, monkeypatch):
@@ -198,19 +205,37 @@ def half_trained(tmp_path):
 
 
 def test_resume_copies_checkpoints_when_nothing_changed(tmp_path, monkeypatch, half_trained):
-    new = run(None, tmp_path / "runs", resume_from=half_trained.name)
+    new = execute(None, root=tmp_path / "runs", resume_from=half_trained.name, out=(out := io.StringIO()))
+    assert out.getvalue().splitlines()[1] == f"goes on from the checkpoints of {half_trained.name}"
     assert new.outputs()["found"] == ["step.json"]
     assert new.record["resumed_from"] == half_trained.name
     assert new.params["epochs"] == 8
     files = [folder.checkpoints / "step.json" for folder in (half_trained, new)]
     assert files[0].stat().st_ino != files[1].stat().st_ino  # no hard link: the old run stays as it was
-    again = run(None, tmp_path / "runs", resume_from=new)  # it ended ok: there is nothing to resume
+    again = execute(None, root=tmp_path / "runs", resume_from=new, out=(out := io.StringIO()))
+    assert out.getvalue().splitlines()[1] == f"starts anew: {new.name} ended ok"
     assert again.outputs()["found"] == []
 
 
-def test_resume_with_other_parameters_starts_afresh(tmp_path, half_trained):
-    new = run(None, tmp_path / "runs", {"epochs": 9}, resume_from=half_trained)
+def test_resume_with_other_parameters_starts_anew_and_says_so(tmp_path, half_trained):
+    new = execute(None, {"epochs": 9}, root=tmp_path / "runs", resume_from=half_trained, out=(out := io.StringIO()))
+    assert out.getvalue().splitlines()[1] == "starts anew: epochs changed"
     assert (new.outputs()["found"], new.params["epochs"], new.record["resumed_from"]) == ([], 9, None)
+
+
+def test_a_parameter_given_as_it_was_is_no_change(tmp_path, half_trained):
+    new = run(None, tmp_path / "runs", {"name": "a"}, resume_from=half_trained)  # "a" is the default
+    assert new.outputs()["found"] == ["step.json"]
+
+
+def test_resume_keeps_the_old_name_unless_another_is_given(tmp_path):
+    old = run(notebook(tmp_path / "train.ipynb"), tmp_path / "runs", name="mine")
+    again = execute(None, root=tmp_path / "runs", resume_from=old, out=(out := io.StringIO()))
+    assert again.record["name"] == "mine"
+    assert run(None, tmp_path / "runs", resume_from=old, name="other").record["name"] == "other"
+    (old.path / "status.json").unlink()
+    run_anew = execute(None, root=tmp_path / "runs", resume_from=old, out=(out := io.StringIO()))
+    assert (run_anew.record["resumed_from"], "has no checkpoints" in out.getvalue()) == (None, True)
 
 
 @pytest.fixture(autouse=True)
@@ -242,11 +267,33 @@ def test_progress_is_printed_per_cell_and_the_next_run_knows_its_time(tmp_path):
     assert lines[2].startswith("[2/3] Part 1")
     assert lines[3].startswith("[3/3] Look inside")
     assert lines[4].startswith("ok after")
-    assert "report.html" in lines[5]
+    assert len(lines) == 5 or "browser" in lines[5]
+    assert (done.path / "report.html").is_file()
     last = [event for event in done.events() if event["kind"] == "progress"][-1]
     assert (last["label"], last["done"], last["total"], last["loss"]) == ("Train", 3, 3, 0.5)
     execute(path, root=tmp_path / "runs", out=(again := io.StringIO()))
     assert "last time" in again.getvalue().splitlines()[0]
+
+
+def test_the_notebooks_own_time_holds_for_its_own_parameters_only(tmp_path):
+    path = notebook(tmp_path / "a.ipynb")
+    nb = nbformat.read(path, as_version=4)
+    nb.metadata["workbench"] = {"minutes": 2}
+    nbformat.write(nb, path)
+    first = []
+    for parameters in ({"epochs": 1}, None):
+        execute(path, parameters, root=tmp_path / "runs", out=(out := io.StringIO()))
+        first.append(out.getvalue().splitlines()[0])
+    assert ["(about 2 min 0 s)" in line for line in first] == [False, True]
+
+
+def test_cells_that_share_a_heading_are_told_apart():
+    code = nbformat.v4.new_code_cell
+    cells = [nbformat.v4.new_markdown_cell("## Data"), code("x = 1"), code(""), code("y = 2"), code("z = 3")]
+    cells += [nbformat.v4.new_markdown_cell("## Model"), code("# papermill_description=Look_inside"), code("a = 1")]
+    nb = nbformat.v4.new_notebook(cells=cells)
+    titles = [title(nb, index) for index in (1, 3, 4, 6, 7)]
+    assert titles == ["Data", "Data (2)", "Data (3)", "Look inside", "Model"]
 
 
 def test_papermill_finds_the_engine_and_sees_a_dead_kernel(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -63,6 +64,7 @@ def test_interrupt_keeps_what_was_learned(tmp_path, number, name):
     process, run, pid = begin(tmp_path, TRAIN, "wb.out('later', 1)", name=name)
     process.send_signal(number)
     assert process.wait(60) == 0
+    assert f"run --from {run.name}`" in run.status().error.hint
     status = run.status()
     assert (status.state, status.cell) == ("interrupted", 2)
     assert (run.checkpoints / "kept.json").read_text() == "learned"
@@ -71,6 +73,20 @@ def test_interrupt_keeps_what_was_learned(tmp_path, number, name):
     nb = nbformat.read(run.path / "notebook.ipynb", as_version=4)
     assert nb.cells[-1].metadata.papermill.status == "pending"
     assert is_gone(pid)
+
+
+def test_the_first_interrupt_is_answered_at_once(tmp_path):
+    root = tmp_path / "runs"
+    command = [sys.executable, "-m", "workbench.cli", "run", str(notebook(tmp_path / "deaf.ipynb", DEAF))]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        wait_for(lambda: (run := only_run(root)) and run.outputs().get("pid"), "training")
+        process.send_signal(signal.SIGINT)
+        line = next(line for line in process.stdout if "→" not in line and not line.startswith("["))
+        assert line == "Stopping; what was learned is kept. Ctrl-C again kills.\n"
+        assert process.poll() is None  # the cell is deaf, and has its time to end
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.read().count("Stopping") == 0
+    assert process.returncode == 130
 
 
 def test_a_second_interrupt_does_not_wait(tmp_path):

@@ -89,6 +89,7 @@ def in_ipython(tmp_path, *cells: str) -> str:
         (["epochs = 2\nepohcs = 3", "1 + 1", CALL], "did you mean 'epochs'"),  # another cell between
         (["epochs = 2\nepohcs = 3", CALL, "epochs = 4", CALL], "epochs 4"),  # mended, and run again
         (["epochs = 2", CALL, "width = 3", CALL], "epochs 2\nepochs 2"),  # a name of one's own, later
+        (["epohcs = 2", "1 + 1", CALL], "did you mean 'epochs'"),  # nothing known in it
         (["epochs = 2\n_note = 'x'", CALL], "epochs 2"),
     ],
 )

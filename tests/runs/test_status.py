@@ -33,6 +33,7 @@ def test_running_reads_as_killed_when_the_process_is_gone(tmp_path):
     assert process_start(process.pid) is None  # dead, though nobody has asked for it yet
     process.wait()
     assert read(tmp_path).state == "killed"
+    assert f"`workbench run --from {tmp_path.name}`" in read(tmp_path).error.hint
 
 
 def test_another_process_with_the_same_pid_is_not_mistaken(tmp_path):

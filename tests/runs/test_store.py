@@ -56,6 +56,12 @@ def test_prune_conditions_must_all_hold(root):
     assert names(store.prunable(root, states=["ok"], older_than_days=1)) == ["r3"]
 
 
+@pytest.mark.parametrize("wrong", [{"keep": -1}, {"older_than_days": -0.5}, {"older_than_days": float("nan")}])
+def test_prune_refuses_what_is_below_zero(root, wrong):
+    with pytest.raises(ValueError, match="give 0 or more"):
+        store.prunable(root, **wrong)
+
+
 def test_prune_leaves_links_and_queued_runs_alone(root, tmp_path_factory):
     outside = Run.create("outside", root=tmp_path_factory.mktemp("other"))
     Status(state="ok").write(outside.path)

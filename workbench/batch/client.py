@@ -122,9 +122,11 @@ class Client(PapermillNotebookClient):
 
     def _stopped(self, traceback: list[str] = ()) -> Outcome:
         session = self.session
+        value = f"stopped in cell {session.cell}"
         if session.stopped == "timeout":
-            return from_stop("timeout", f"cell {session.cell} ran longer than {session.cell_timeout:g} s", traceback)
-        return from_stop("interrupted", f"stopped in cell {session.cell}", traceback)
+            value = f"cell {session.cell} ran longer than {session.cell_timeout:g} s"
+        run = session.run_path.name if session.run_path else "RUN"
+        return from_stop(session.stopped, value, traceback, run)
 
     def _died(self, error: Exception) -> Outcome:
         if self.session.stopped:

@@ -1,6 +1,7 @@
 """Runs a notebook headless, and leaves a run folder that tells the truth about it."""
 
 import logging
+import os
 import shutil
 import signal
 import sys
@@ -27,6 +28,7 @@ from workbench.runs.provenance import this_process
 from workbench.runs.status import Failure, Status
 
 _RUNS_LOOKED_AT = 200
+_STOPPING = "Stopping; what was learned is kept. Ctrl-C again kills."
 
 
 def execute(
@@ -50,7 +52,7 @@ def execute(
         notebook: path; None with `resume_from`, for the notebook of that run.
         parameters: values for names of the parameters cell.
         root: folder of the run folders.
-        name: name of the run; the notebook's by default.
+        name: name of the run; by default the old run's, or the notebook's.
         resume_from: a run to start from: its parameters hold unless given again, and its checkpoints are
             copied when no parameter changed and it did not end ok.
         cell_timeout: seconds that one cell may take.
@@ -64,8 +66,8 @@ def execute(
     _check_limits(source, old, cell_timeout, memory_limit)
     given = checked_parameters(source, {**(old.record.get("parameters") or {} if old else {}), **(parameters or {})})
     started, expected = time.monotonic(), _expected(source, given, root)
-    run = _create(source, given, root, name, old)
-    print(f"{source.path.name} → {run.path}{expected}", file=out, flush=True)
+    run, begins = _create(source, given, root, name, old)
+    print(f"{source.path.name} → {run.path}{expected}{begins}", file=out, flush=True)
     session = Session(run.path, cell_timeout, memory_limit, offline)
     try:
         _execute(run, source, given, session, out, started)
@@ -92,7 +94,7 @@ def _execute(run: Run, source: Source, given: dict[str, object], session: Sessio
 
     session.on_event = on_event
     with Painter(run.figures) as painter:
-        with following(run.path / "events.jsonl", out), _stopping(session):
+        with following(run.path / "events.jsonl", out), _stopping(session, out):
             _papermill(source, run, given, session)
         assert session.outcome is not None
         status = _write_status(run, session, started, session.outcome)
@@ -118,11 +120,14 @@ def _papermill(source: Source, run: Run, given: dict[str, object], session: Sess
 
 
 @contextmanager
-def _stopping(session: Session) -> Iterator[None]:
+def _stopping(session: Session, out: TextIO) -> Iterator[None]:
     """Ctrl-C and SIGTERM stop the notebook instead of this process."""
 
     def stop(number: int, frame: object) -> None:
+        first = session.ready and session.stopped is None
         session.stop("interrupted")
+        if first:
+            _say_stopping(out)
 
     old = {}
     try:
@@ -135,6 +140,15 @@ def _stopping(session: Session) -> Iterator[None]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
+
+
+def _say_stopping(out: TextIO) -> None:
+    line = f"\r\x1b[2K{_STOPPING}\n" if out.isatty() else f"{_STOPPING}\n"
+    try:
+        os.write(out.fileno(), line.encode())  # a signal may come while `out` is in the middle of another line
+    except OSError:  # no file behind it, or nobody reads any more
+        with suppress(OSError):
+            out.write(line)
 
 
 def _write_status(run: Run, session: Session, started: float, outcome: Outcome | None = None) -> Status:
@@ -164,7 +178,7 @@ def _say_end(run: Run, status: Status, out: TextIO) -> None:
 
 def _report(run: Run, out: TextIO) -> None:
     try:
-        print(f"report: {write_report(run)}", file=out, flush=True)
+        write_report(run)
     except Exception as error:  # any fault of the report leaves the run as it is
         run.event("report_failed", error=f"{type(error).__name__}: {error}")
         print(
@@ -172,16 +186,34 @@ def _report(run: Run, out: TextIO) -> None:
         )
 
 
-def _create(source: Source, given: dict[str, object], root: str | Path, name: str | None, old: Run | None) -> Run:
+def _create(
+    source: Source, given: dict[str, object], root: str | Path, name: str | None, old: Run | None
+) -> tuple[Run, str]:
+    """The new run, and a line that says whether it goes on from the old one's checkpoints."""
     notebook = source.describe()
     values = {**source.defaults, **given}
-    run = Run.create(name or source.path.stem, root=root, params=values, notebook=notebook)
-    resumed = None
-    if old is not None and old.record.get("parameters") == given and old.status().state != "ok":
+    name = name or (old.record.get("name") if old else None) or source.path.stem
+    run = Run.create(name, root=root, params=values, notebook=notebook)
+    anew = "" if old is None else _why_anew(old, given, source.defaults)
+    resumed = None if old is None or anew else old.name
+    if resumed:
         shutil.copytree(old.checkpoints, run.checkpoints, dirs_exist_ok=True)
-        resumed = old.name
     run.amend(parameters=given, resumed_from=resumed)
-    return run
+    if old is None:
+        return run, ""
+    return run, f"\nstarts anew: {anew}" if anew else f"\ngoes on from the checkpoints of {resumed}"
+
+
+def _why_anew(old: Run, given: dict[str, object], defaults: dict[str, object]) -> str:
+    """Why the checkpoints of `old` are of no use with these parameters; empty when they are."""
+    before = old.record.get("parameters")
+    if before is None:
+        return f"{old.name} does not say with which parameters it began"
+    if changed := [name for name, value in given.items() if before.get(name, defaults[name]) != value]:
+        return f"{', '.join(changed)} changed"
+    if old.status().state == "ok":
+        return f"{old.name} ended ok"
+    return "" if any(old.checkpoints.iterdir()) else f"{old.name} has no checkpoints"
 
 
 def _check_limits(source: Source, old: Run | None, cell_timeout: float | None, memory_limit: int | None) -> None:
@@ -210,11 +242,11 @@ def _notebook_of(old: Run | None) -> str:
 
 
 def _expected(source: Source, given: dict[str, object], root: str | Path) -> str:
-    """How long it will take: as long as the newest good run of the same, or as the notebook says."""
+    """How long it will take: as the newest good run of the same, or as the notebook says of its own parameters."""
     for entry in store.entries(root)[:_RUNS_LOOKED_AT]:
         if entry.run is None or entry.status.state != "ok" or not entry.status.seconds:
             continue
         record = entry.run.record
         if (record.get("notebook") or {}).get("name") == source.path.name and record.get("parameters") == given:
             return f" (took {duration(entry.status.seconds)} last time)"
-    return "" if source.minutes is None else f" (about {duration(source.minutes * 60)})"
+    return "" if given or source.minutes is None else f" (about {duration(source.minutes * 60)})"

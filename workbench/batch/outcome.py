@@ -17,7 +17,7 @@ _HINTS = {
     "MemoryError": "Use a smaller batch, model or window, or give a larger --memory-limit.",
     "Diverged": "Lower the learning rate, clip gradients more tightly, or warm up for longer.",
     "SystemExit": "A notebook ends with its last cell; take the exit out.",
-    "KeyboardInterrupt": "Start again from its checkpoints with `workbench run --from`.",
+    "KeyboardInterrupt": "Start again from its checkpoints with `workbench run --from RUN`.",
 }
 
 
@@ -57,14 +57,14 @@ def from_dead_kernel(returncode: int | None, oom_kills_rose: bool, log: str) -> 
     )
 
 
-def from_stop(reason: State, value: str, traceback: list[str] = ()) -> Outcome:
-    """The ending that we brought about ourselves: interrupted, or timeout."""
+def from_stop(reason: State, value: str, traceback: list[str] = (), run: str = "RUN") -> Outcome:
+    """The ending that we brought about ourselves, interrupted or timeout; `run` names the run's folder."""
     name = "KeyboardInterrupt" if reason == "interrupted" else "CellTimeout"
     hint = (
         _HINTS["KeyboardInterrupt"]
         if reason == "interrupted"
-        else "Give a larger --cell-timeout, or go on from the checkpoints with `workbench run --from`."
-    )
+        else "Give a larger --cell-timeout, or go on from the checkpoints with `workbench run --from RUN`."
+    ).replace("RUN", run)
     return Outcome(reason, Failure(name=name, value=value, traceback=shorten(traceback), hint=hint))
 
 

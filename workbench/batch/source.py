@@ -97,7 +97,16 @@ def is_counted(cell: Mapping) -> bool:
 
 
 def title(nb: Mapping, index: int) -> str:
-    """What a cell is about: its `# papermill_description=` comment, or the nearest heading above it."""
+    """What a cell is about: its `# papermill_description=` comment, or the nearest heading above it.
+
+    The second cell of the same title is called "Heading (2)".
+    """
+    named, cells = _heading(nb, index), nb["cells"]
+    before = sum(is_counted(cell) and _heading(nb, place) == named for place, cell in enumerate(cells[:index]))
+    return f"{named} ({before + 1})" if before else named
+
+
+def _heading(nb: Mapping, index: int) -> str:
     cells = nb["cells"]
     for line in cells[index]["source"].splitlines():
         if _DESCRIPTION in line:

@@ -126,14 +126,14 @@ def _names_to_check(namespace: Mapping[str, object], known: set[str]) -> list[st
     if history is None:
         return [name for name, value in namespace.items() if not name.startswith("_") and is_plain(value)]
     names: list[str] = []
-    for source in reversed(history):
-        found = [name for name in assigned(source) or [] if not name.startswith("_")]
+    cells = [(source, [name for name in assigned(source) or [] if not name.startswith("_")]) for source in history]
+    for source, found in reversed(cells):
         injected = source.lstrip().startswith(INJECTED)
         if injected or known & set(found):
             names += found
         if known & set(found) and not injected:
-            break  # the parameters cell; behind it there is only what papermill injected
-    return names
+            return names  # the parameters cell; behind it there is only what papermill injected
+    return names or next((found for _, found in cells if found), [])  # all of its names are mistyped
 
 
 def _history() -> list[str] | None:

@@ -71,7 +71,7 @@ def read(folder: Path) -> Status:
         failure = Failure(
             name="Killed",
             value="The process that watched over this run is gone without a word.",
-            hint="Start again from its checkpoints with `workbench run --from`.",
+            hint=f"Start again from its checkpoints with `workbench run --from {Path(folder).resolve().name}`.",
         )
         return status.model_copy(update={"state": "killed", "error": failure})
     return status

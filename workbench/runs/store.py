@@ -64,6 +64,9 @@ def prunable(
 
     What is given must all hold. A run that may still be going, a link and a folder that is no run stay.
     """
+    for name, value in {"older_than_days": older_than_days, "keep": keep}.items():
+        if value is not None and not value >= 0:
+            raise ValueError(f"{name}={value} is not a number from 0 up; give 0 or more, or leave it out.")
     states = None if states is None else set(states)
     oldest = None if older_than_days is None else time.time() - older_than_days * 86_400
     chosen = []
