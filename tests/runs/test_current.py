@@ -112,3 +112,38 @@ def test_the_package_imports_without_its_heavy_friends(tmp_path):
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert json.loads(answer.stdout) == []
+
+
+LIVE = """
+import sys
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+shell.run_cell("import workbench as wb\\nclass P(wb.Params):\\n    epochs: int = 1")
+for cell in sys.argv[1:]:
+    shell.run_cell(cell, store_history=True)
+"""
+BEGIN = "params = wb.params(globals(), P); wb.out('epochs', params.epochs)"
+
+
+def live(tmp_path, *cells):
+    """Run cells in a shell that nobody watches; return its runs, oldest first."""
+    (tmp_path / "pyproject.toml").touch()
+    subprocess.run([sys.executable, "-c", LIVE, *cells], check=True, cwd=tmp_path, capture_output=True)
+    return sorted((Run.open(path) for path in (tmp_path / "runs").iterdir()), key=lambda run: run.record["created"])
+
+
+@pytest.mark.parametrize(
+    ("last", "state"),
+    [("1 + 1", "ok"), ("1 / 0", "failed"), ("1 +", "failed"), ("raise KeyboardInterrupt", "interrupted")],
+)
+def test_a_live_run_ends_as_its_last_cell(tmp_path, last, state):
+    (run,) = live(tmp_path, "epochs = 2", BEGIN, "1 / 0", last)
+    assert run.status().state == state
+    assert (run.status().error is None) == (state == "ok")
+
+
+def test_other_parameters_begin_another_run(tmp_path):
+    first, second = live(tmp_path, "epochs = 2", BEGIN, BEGIN, "epochs = 3", BEGIN)
+    assert [first.params["epochs"], second.params["epochs"]] == [2, 3]
+    assert [first.outputs()["epochs"], second.outputs()["epochs"]] == [2, 3]
+    assert first.status().state == "ok"
