@@ -134,7 +134,13 @@ def live(tmp_path, *cells):
 
 @pytest.mark.parametrize(
     ("last", "state"),
-    [("1 + 1", "ok"), ("1 / 0", "failed"), ("1 +", "failed"), ("raise KeyboardInterrupt", "interrupted")],
+    [
+        ("1 + 1", "ok"),
+        ("1 / 0", "failed"),
+        ("1 +", "failed"),
+        ("raise KeyboardInterrupt", "interrupted"),
+        ("raise MemoryError", "oom"),
+    ],
 )
 def test_a_live_run_ends_as_its_last_cell(tmp_path, last, state):
     (run,) = live(tmp_path, "epochs = 2", BEGIN, "1 / 0", last)

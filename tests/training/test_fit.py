@@ -205,6 +205,7 @@ OTHERS = {
     "seed": {"seed": 1},
     "data": {"train": Data(64, seed=5)},
     "rows": {"valid": Data(17)},
+    "validation": {"valid": Data(16, seed=5)},
     "weights": {"model": tag("head", nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Dropout(0.0), nn.Linear(16, 1)))},
     "model": {"model": tag("head", nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 1)))},
 }

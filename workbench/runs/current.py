@@ -14,6 +14,7 @@ from workbench.runs.provenance import this_process
 from workbench.runs.status import Failure, Status
 
 _PLOTLY = "application/vnd.plotly.v1+json"
+_ENDS = {"KeyboardInterrupt": "interrupted", "Diverged": "diverged", "MemoryError": "oom"}  # what errors end a run as
 _DISPLAY = {"showSendToCloud": False, "displaylogo": False, "responsive": True}
 
 
@@ -44,7 +45,7 @@ def detach() -> None:
     run, headless, failure = _process.run, _process.headless, _process.failure
     _process.run, _process.headless, _process.failure = None, False, None
     if run is not None and not headless and run.path.exists():
-        state = "ok" if failure is None else "interrupted" if failure.name == "KeyboardInterrupt" else "failed"
+        state = "ok" if failure is None else _ENDS.get(failure.name, "failed")
         run.status().model_copy(update={"state": state, "error": failure}).write(run.path)
 
 

@@ -112,7 +112,8 @@ def fit(
     torch.manual_seed(seed)
     optimizer = make_optimizer(model, params.lr, params.weight_decay)
     settings = {**params.model_dump(), "seed": seed, "rows": [len(train), len(valid)]}
-    kept = None if folder is None else progress_file(folder, model, settings, train[torch.arange(min(len(train), 64))])
+    heads = [data[torch.arange(min(len(data), 64))] for data in (train, valid)]
+    kept = None if folder is None else progress_file(folder, model, settings, heads)
     result, best = begin(kept, model, optimizer)
     started = time.monotonic() - result.seconds
     try:

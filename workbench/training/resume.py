@@ -19,7 +19,7 @@ def progress_file(folder: Path, model: nn.Module, settings: dict, sample: object
         folder: of the progress files.
         model: with the weights that training starts from.
         settings: all else that decides where training ends, as JSON.
-        sample: a batch of the data.
+        sample: some of the data.
     """
     mark = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name, x in model.state_dict().items():
