@@ -38,14 +38,20 @@ class Kernel:
 
 
 def leaves(tensors) -> list[Tensor]:
-    """Fresh leaves that ask for a gradient."""
-    return [x.detach().clone().requires_grad_() for x in tensors]
+    """Fresh leaves that ask for a gradient; whole numbers have none."""
+    return [x.detach().clone().requires_grad_(x.is_floating_point()) for x in tensors]
+
+
+def real(tensors) -> list[Tensor]:
+    """Those that can have a gradient."""
+    return [x for x in tensors if x.is_floating_point()]
 
 
 def weigh(outputs: list[Tensor]) -> Tensor:
     """One number in which every element of every output counts differently."""
     g = torch.Generator().manual_seed(7)
-    return sum((x * torch.randn(x.shape, generator=g, dtype=x.dtype)).sum() for x in outputs)
+    weights = [torch.randn(x.shape, generator=g, dtype=torch.float64).to(x.dtype) for x in outputs]
+    return sum((x * w).sum() for x, w in zip(outputs, weights, strict=True))
 
 
 def run(kernel: Kernel, inputs, state, backend, cuts=(), lengths=None):
@@ -60,8 +66,8 @@ def run(kernel: Kernel, inputs, state, backend, cuts=(), lengths=None):
         y, now = kernel.call(*kernel.cut(inputs, start, end), now, lengths=lengths, backend=backend)
         outputs.append(y)
     y = torch.cat(outputs, 2)
-    wanted = inputs + ([] if first is None else list(first))
-    gradients = torch.autograd.grad(weigh([y, *now]), wanted, allow_unused=True, materialize_grads=True)
+    wanted = inputs + ([] if first is None else real(first))
+    gradients = torch.autograd.grad(weigh([y, *real(now)]), wanted, allow_unused=True, materialize_grads=True)
     return y.detach(), [x.detach() for x in now], gradients
 
 
@@ -150,7 +156,7 @@ def run_weighed_as(kernel: Kernel, inputs, state, b, shape):
     g = torch.Generator().manual_seed(7)
     weights = torch.randn(shape, generator=g, dtype=y.dtype)[b : b + 1, :, : y.shape[2]]
     total = (y * weights).sum()
-    for x in last:
+    for x in real(last):
         whole = torch.randn((shape[0], *x.shape[1:]), generator=g, dtype=x.dtype)
         total = total + (x * whole[b : b + 1]).sum()
     gradients = torch.autograd.grad(total, inputs, allow_unused=True, materialize_grads=True)
@@ -168,12 +174,63 @@ def forgives_padding(kernel: Kernel, backend, lengths: list[int], steps: int) ->
     assert_same(run(kernel, inputs, state, backend, lengths=torch.tensor(lengths)), wanted, rtol=0, atol=0)
 
 
-def survives(kernel: Kernel, backend, inputs: list[Tensor], dtype: torch.dtype, tolerance: float) -> None:
+def survives(
+    kernel: Kernel, backend, inputs: list[Tensor], dtype: torch.dtype, tolerance: float, carried: bool = False
+) -> None:
     """Extreme gates give finite values and gradients, within `tolerance` (relative RMS) of the float64 reference."""
+    state = cast(kernel.state(torch.Generator().manual_seed(0)), dtype) if carried else None
     inputs = [x.to(dtype) for x in inputs]
-    y, last, gradients = run(kernel, inputs, None, backend)
+    y, last, gradients = run(kernel, inputs, state, backend)
     for x in (y, *last, *gradients):
         assert x.isfinite().all()
-    wanted, *_ = run(kernel, [x.double() for x in inputs], None, "reference")
-    error = (y.double() - wanted).pow(2).mean().sqrt() / wanted.pow(2).mean().sqrt()
+    wanted, *_ = run(kernel, [x.double() for x in inputs], cast(state, torch.float64), "reference")
+    error = relative(y, wanted)
     assert error < tolerance, f"relative RMS {error:.2e}"
+
+
+def cast(state: tuple | None, dtype: torch.dtype) -> tuple | None:
+    """A state in another dtype; whole numbers stay."""
+    return state and type(state)(*(x.to(dtype) if x.is_floating_point() else x for x in state))
+
+
+def stays_close(kernel: Kernel, backend, dtype: torch.dtype, bound: float, steps: int = 48) -> dict[str, float]:
+    """In a narrower type, output, states and gradients stay near the float64 reference on the same rounded inputs.
+
+    Args:
+        bound: largest relative RMS error allowed.
+
+    Returns:
+        The relative RMS error of output, states and gradients.
+    """
+    inputs, state = make(kernel, steps, carried=True)
+    inputs = [x.to(dtype) for x in inputs]
+    state = cast(state, torch.promote_types(dtype, torch.float32))
+    got = run(kernel, inputs, state, backend)
+    wanted = run(kernel, [x.double() for x in inputs], cast(state, torch.float64), "reference")
+    errors = {
+        name: max(relative(x, y) for x, y in zip(real(a), real(b), strict=True))
+        for name, a, b in zip(
+            ("output", "state", "gradient"), *([[r[0]], r[1], r[2]] for r in (got, wanted)), strict=True
+        )
+    }
+    assert max(errors.values()) < bound, errors
+    return errors
+
+
+def relative(got: Tensor, wanted: Tensor) -> float:
+    """Root mean square of the difference, in that of what is wanted."""
+    return float((got.double() - wanted).pow(2).mean().sqrt() / wanted.pow(2).mean().sqrt().clamp(min=1e-300))
+
+
+def passes_gradcheck(kernel: Kernel, backend, steps: int = 3) -> None:
+    """Gradients of outputs and last state, towards all inputs and the first state, equal finite differences."""
+    inputs, state = make(kernel, steps, carried=True, seed=3)
+    inputs, state = leaves(inputs), type(state)(*leaves(state))
+
+    def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
+        parts = iter(tensors[len(inputs) :])
+        first = type(state)(*(next(parts) if x.is_floating_point() else x for x in state))
+        y, last = kernel.call(*tensors[: len(inputs)], first, backend=backend)
+        return y, *real(last)
+
+    assert torch.autograd.gradcheck(flat, (*inputs, *real(state)))

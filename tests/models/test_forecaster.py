@@ -8,7 +8,7 @@ from torch.testing import assert_close
 from workbench.cells.roles import parameter_roles
 from workbench.models.forecaster import ForecasterConfig
 from workbench.models.heads import Pool, forecast_head
-from workbench.models.stack import LSTMStackConfig, XLSTMStackConfig
+from workbench.models.layouts import LSTMStackConfig, XLSTMStackConfig
 from workbench.models.zoo import config_from
 
 CONFIG = ForecasterConfig(inputs=3, known=2, horizon=5, stack=XLSTMStackConfig(width=8, heads=2))

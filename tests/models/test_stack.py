@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from torch.testing import assert_close
 
 from workbench.cells.states import map_state
-from workbench.models.stack import LSTMStackConfig, XLSTMStackConfig
+from workbench.models.layouts import LSTMStackConfig, XLSTMStackConfig
 
 VOCABULARY = 50_304
 

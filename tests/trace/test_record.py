@@ -6,7 +6,7 @@ import torch
 from torch.testing import assert_close
 
 from workbench.models.forecaster import ForecasterConfig
-from workbench.models.stack import LSTMStackConfig, XLSTMStackConfig
+from workbench.models.layouts import LSTMStackConfig, XLSTMStackConfig
 from workbench.trace.gates import duration, memory_spans, movers
 from workbench.trace.names import NAMES, derive
 from workbench.trace.record import Trace, record

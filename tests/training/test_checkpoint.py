@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from workbench.models.forecaster import ForecasterConfig
-from workbench.models.stack import LSTMStackConfig, XLSTMStackConfig
+from workbench.models.layouts import LSTMStackConfig, XLSTMStackConfig
 from workbench.training.checkpoint import load_checkpoint, save_checkpoint
 
 CONFIG = ForecasterConfig(inputs=3, known=2, horizon=4, stack=XLSTMStackConfig(width=8, heads=2))

@@ -16,7 +16,7 @@ from torch.testing import assert_close
 
 from workbench.cells.roles import tag
 from workbench.models.forecaster import ForecasterConfig
-from workbench.models.stack import LSTMStackConfig, XLSTMStackConfig
+from workbench.models.layouts import LSTMStackConfig, XLSTMStackConfig
 from workbench.training.fit import Diverged, FitParams, batch_rows, evaluate, fit, update
 from workbench.training.optimizer import make_optimizer, parameter_groups, step_size
 

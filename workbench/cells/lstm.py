@@ -5,6 +5,7 @@ from torch import nn
 
 from workbench.cells.parts import merge_heads, split_heads, zero_padding
 from workbench.cells.roles import tag
+from workbench.kernels.backends import Choice
 from workbench.kernels.lstm import LSTMState, lstm, lstm_gates
 from workbench.shapes import Float, Int, Tensor
 
@@ -16,6 +17,7 @@ class LSTM(nn.Module):
 
     Args:
         width: model width E, also the size of the memory.
+        backend: form of the kernel, by name or as a `Choice`.
 
     References:
         Hochreiter and Schmidhuber (1997), Long Short-Term Memory, Neural Computation 9(8).
@@ -23,8 +25,9 @@ class LSTM(nn.Module):
 
     role = "core"
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, *, backend: str | Choice = "auto") -> None:
         super().__init__()
+        self.backend = backend
         bound = width**-0.5
         self.gates = tag("input", nn.Linear(width, 4 * width))
         self.recurrent = nn.Parameter(torch.empty(4, 1, width, width).uniform_(-bound, bound))
@@ -44,7 +47,7 @@ class LSTM(nn.Module):
         lengths: Int[Tensor, " B"] | None = None,
     ) -> tuple[Float[Tensor, "B T E"], LSTMState]:
         """Return y (B, T, E) and the state after the last step."""
-        h, state = lstm(self.project(x, lengths), self.recurrent, state, lengths=lengths)
+        h, state = lstm(self.project(x, lengths), self.recurrent, state, lengths=lengths, backend=self.backend)
         return merge_heads(h), state
 
     def trace(

@@ -1,6 +1,7 @@
 """MLSTM: the mLSTM layer of the 2024 block, matrix memory between an up- and a down-projection."""
 
-from typing import NamedTuple
+import math
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +9,18 @@ from torch import nn
 
 from workbench.cells.parts import CausalConv, HeadNorm, HeadwiseLinear, small_init, split_heads, wang_init, zero_padding
 from workbench.cells.roles import tag
-from workbench.kernels.mlstm import MLSTMState, mask_padding, mlstm, mlstm_gates
+from workbench.kernels.backends import Choice
+from workbench.kernels.mlstm import (
+    MLSTMSigmoidState,
+    MLSTMState,
+    mask_padding,
+    mlstm,
+    mlstm_expforget,
+    mlstm_gates,
+    mlstm_sigmoid,
+    mlstm_sigmoid_gates,
+)
+from workbench.kernels.slstm import exponential
 from workbench.shapes import Float, Int, Tensor
 
 
@@ -16,7 +28,7 @@ class MLSTMCellState(NamedTuple):
     """What a stream must carry."""
 
     tail: Tensor  # last inputs of the convolution (B, conv - 1, 2E)
-    memory: MLSTMState
+    memory: MLSTMState | MLSTMSigmoidState
 
 
 class Inputs(NamedTuple):
@@ -29,6 +41,14 @@ class Inputs(NamedTuple):
     f: Tensor  # preactivation (B, H, T)
     smooth: Tensor  # output of the convolution, for the skip (B, T, 2E)
     gate: Tensor  # what multiplies the output (B, T, 2E)
+
+
+Gates = Literal["exponential", "expforget", "sigmoid"]
+KERNELS = {
+    "exponential": (mlstm, F.logsigmoid),
+    "expforget": (mlstm_expforget, exponential),
+    "sigmoid": (mlstm_sigmoid, F.logsigmoid),
+}
 
 
 class MLSTM(nn.Module):
@@ -44,6 +64,9 @@ class MLSTM(nn.Module):
         conv: steps that the convolution sees.
         block: width of the blocks in the projections to q, k and v.
         layers: layers of the stack, for the scale of the last projection.
+        gates: "exponential" is the paper's input gate with a sigmoid forget gate; "expforget" makes both
+            exponential; "sigmoid" makes both sigmoid, without normaliser (Beck et al. 2025, arXiv:2503.14376).
+        backend: form of the kernel, by name or as a `Choice`.
 
     References:
         Beck et al. (2024), xLSTM: Extended Long Short-Term Memory, arXiv:2405.04517, Fig. 11 (Appendix A.4).
@@ -51,12 +74,23 @@ class MLSTM(nn.Module):
 
     role = "core"
 
-    def __init__(self, width: int, *, heads: int = 4, conv: int = 4, block: int = 4, layers: int = 1) -> None:
+    def __init__(
+        self,
+        width: int,
+        *,
+        heads: int = 4,
+        conv: int = 4,
+        block: int = 4,
+        layers: int = 1,
+        gates: Gates = "exponential",
+        backend: str | Choice = "auto",
+    ) -> None:
         super().__init__()
         inner = 2 * width
         if inner % heads or inner % block:
             raise ValueError(f"the inner width 2 x {width} must be a multiple of heads={heads} and of block={block}.")
-        self.heads = heads
+        self.heads, self.gates, self.backend = heads, gates, backend
+        self.kernel, self.log_forget = KERNELS[gates]
         self.up = tag("projection", nn.Linear(width, 2 * inner, bias=False))
         self.conv = tag("input", CausalConv(inner, conv))
         self.qkv = tag("input", nn.ModuleDict({name: HeadwiseLinear(inner, inner // block) for name in "qkv"}))
@@ -71,12 +105,13 @@ class MLSTM(nn.Module):
         nn.init.zeros_(self.input_gate.weight)
         nn.init.normal_(self.input_gate.bias, std=0.1)
         nn.init.zeros_(self.forget_gate.weight)
-        self.forget_gate.bias.data = torch.linspace(3, 6, heads)
+        bias = torch.linspace(3, 6, heads)
+        self.forget_gate.bias.data = F.logsigmoid(bias) if gates == "expforget" else bias
         wang_init(self.down.weight, width, layers)
 
     def project(
         self, x: Float[Tensor, "B T E"], state: MLSTMCellState | None, lengths: Int[Tensor, " B"] | None
-    ) -> tuple[Inputs, Tensor, MLSTMState | None]:
+    ) -> tuple[Inputs, Tensor, MLSTMState | MLSTMSigmoidState | None]:
         """Return what the kernel needs, the new tail of the convolution, and the kernel's state."""
         tail, memory = (None, None) if state is None else state
         inner, gate = self.up(zero_padding(x, lengths)).chunk(2, -1)
@@ -101,7 +136,7 @@ class MLSTM(nn.Module):
     ) -> tuple[Float[Tensor, "B T E"], MLSTMCellState]:
         """Return y (B, T, E) and the state after the last step."""
         at, tail, memory = self.project(x, state, lengths)
-        h, memory = mlstm(at.q, at.k, at.v, at.i, at.f, memory, lengths=lengths)
+        h, memory = self.kernel(*at[:5], memory, lengths=lengths, backend=self.backend)
         return zero_padding(self.leave(h, at), lengths), MLSTMCellState(tail, memory)
 
     def trace(
@@ -109,18 +144,25 @@ class MLSTM(nn.Module):
     ) -> tuple[Float[Tensor, "B T E"], dict[str, Tensor]]:
         """Compute the output again, by the reference, with every quantity by name (see workbench.trace)."""
         at, _, memory = self.project(x, state, lengths)
-        i, f = mask_padding(at.i, at.f, lengths)
-        h, _, gates = mlstm_gates(at.q, at.k, at.v, i, f, memory)
-        return zero_padding(self.leave(h, at), lengths), {
-            "log_input": i,
-            "input": torch.exp(i - gates.m),
-            "forget": torch.sigmoid(f),
-            "log_forget": F.logsigmoid(f),
+        i, f = mask_padding(at.i, at.f, lengths, keep=0.0 if self.gates == "expforget" else math.inf)
+        log_f = self.log_forget(f)
+        if self.gates == "sigmoid":
+            h, _, gates = mlstm_sigmoid_gates(at.q, at.k, at.v, i, log_f, memory)
+            inside = {"input": torch.sigmoid(i)}
+        else:
+            h, _, gates = mlstm_gates(at.q, at.k, at.v, i, log_f, memory)
+            inside = {
+                "log_input": i,
+                "input": torch.exp(i - gates.m),
+                "normalizer": gates.norm,
+                "stabilizer": gates.m,
+                "normalizer_state": gates.n,
+            }
+        return zero_padding(self.leave(h, at), lengths), inside | {
+            "forget": log_f.exp(),
+            "log_forget": log_f,
             "output": split_heads(F.silu(at.gate), self.heads),
-            "normalizer": gates.norm,
-            "stabilizer": gates.m,
             "state_norm": gates.size,
-            "normalizer_state": gates.n,
             "query": at.q,
             "key": at.k,
             "value": at.v,

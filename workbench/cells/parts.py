@@ -1,6 +1,7 @@
 """What cells share: head-wise norm and projection, causal convolution with its tail, the gated MLP."""
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -64,17 +65,32 @@ class HeadNorm(nn.Module):
         return merge_heads(F.layer_norm(wide, x.shape[-1:], eps=self.eps)).to(x.dtype) * self.weight
 
 
+class RMSNorm(nn.Module):
+    """Divide by the root mean square of the width, reduced in float32, and weigh each unit."""
+
+    role = "norm"
+
+    def __init__(self, width: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Float[Tensor, "*B E"]) -> Float[Tensor, "*B E"]:
+        """Normalise the last axis."""
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        return F.rms_norm(wide, x.shape[-1:], eps=self.eps).to(x.dtype) * self.weight
+
+
 class CausalConv(nn.Module):
     """A short depthwise convolution over time; its state is the tail of the inputs seen so far."""
 
-    def __init__(self, width: int, size: int = 4) -> None:
+    def __init__(self, width: int, size: int = 4, *, bias: bool = True) -> None:
         super().__init__()
         self.size = size
         self.weight = nn.Parameter(torch.empty(width, size))
-        self.bias = nn.Parameter(torch.empty(width))
         bound = 1 / math.sqrt(size)
         nn.init.uniform_(self.weight, -bound, bound)
-        nn.init.uniform_(self.bias, -bound, bound)
+        self.bias = nn.Parameter(torch.empty(width).uniform_(-bound, bound)) if bias else None
 
     def forward(
         self,
@@ -103,19 +119,23 @@ class CausalConv(nn.Module):
 
 
 class GatedMLP(nn.Module):
-    """down(gelu(up_gate x) * up x), the hidden width rounded up to a multiple of 64.
+    """down(act(up_gate x) * up x), the hidden width rounded up to a multiple of 64.
 
     Args:
         width: model width E.
         factor: hidden width, in widths.
         layers: layers of the stack, for the scale of the last projection.
+        activation: "gelu" makes it the GeGLU of the 2024 blocks, "silu" the SwiGLU of xLSTM 7B.
 
     References:
         Shazeer (2020), GLU Variants Improve Transformer, arXiv:2002.05202.
     """
 
-    def __init__(self, width: int, *, factor: float = 1.3, layers: int = 1) -> None:
+    def __init__(
+        self, width: int, *, factor: float = 1.3, layers: int = 1, activation: Literal["gelu", "silu"] = "gelu"
+    ) -> None:
         super().__init__()
+        self.activation = {"gelu": F.gelu, "silu": F.silu}[activation]
         hidden = 64 * math.ceil(factor * width / 64)
         self.up = tag("projection", nn.Linear(width, 2 * hidden, bias=False))
         self.down = tag("projection", nn.Linear(hidden, width, bias=False))
@@ -125,7 +145,7 @@ class GatedMLP(nn.Module):
     def forward(self, x: Float[Tensor, "B T E"]) -> Float[Tensor, "B T E"]:
         """Apply the MLP to each step."""
         gate, value = self.up(x).chunk(2, -1)
-        return self.down(F.gelu(gate) * value)
+        return self.down(self.activation(gate) * value)
 
 
 def zero_padding(x: Float[Tensor, "B T E"], lengths: Int[Tensor, " B"] | None) -> Float[Tensor, "B T E"]:

@@ -1,6 +1,6 @@
 """SLSTM: the sLSTM layer of the 2024 block, with its convolution, head-wise gates and norm."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +8,8 @@ from torch import nn
 
 from workbench.cells.parts import CausalConv, HeadNorm, HeadwiseLinear, split_heads, zero_padding
 from workbench.cells.roles import tag
-from workbench.kernels.slstm import SLSTMState, slstm, slstm_gates
+from workbench.kernels.backends import Choice
+from workbench.kernels.slstm import SLSTMState, exponential, slstm, slstm_expforget, slstm_gates
 from workbench.shapes import Float, Int, Tensor
 
 
@@ -17,6 +18,10 @@ class SLSTMCellState(NamedTuple):
 
     tail: Tensor  # last inputs of the convolution (B, conv - 1, E)
     memory: SLSTMState
+
+
+Forget = Literal["sigmoid", "exponential"]
+KERNELS = {"sigmoid": (slstm, F.logsigmoid), "exponential": (slstm_expforget, exponential)}
 
 
 class SLSTM(nn.Module):
@@ -32,6 +37,8 @@ class SLSTM(nn.Module):
         depth: position of the layer in its stack, 0 ... 1; it bends the spread of the forget biases.
         forget_bias: first and last bias of the forget gates of a head, the others evenly between; None is the
             official spread, from 5 to -7 along a power law, which leaves few long memories in a small head.
+        forget: "sigmoid", or "exponential", which starts with the same forget gates.
+        backend: form of the kernel, by name or as a `Choice`.
 
     References:
         Beck et al. (2024), xLSTM: Extended Long Short-Term Memory, arXiv:2405.04517, Fig. 10 (Appendix A.4).
@@ -47,19 +54,23 @@ class SLSTM(nn.Module):
         conv: int = 4,
         depth: float = 0.0,
         forget_bias: tuple[float, float] | None = None,
+        forget: Forget = "sigmoid",
+        backend: str | Choice = "auto",
     ) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(
                 f"width={width} is not a multiple of heads={heads}; try width={-(-width // heads) * heads}."
             )
-        self.heads = heads
+        self.heads, self.forget, self.backend = heads, forget, backend
+        self.kernel, self.log_forget = KERNELS[forget]
         self.conv = tag("input", CausalConv(width, conv))
         self.gates = tag("input", nn.ModuleDict({g: HeadwiseLinear(width, heads) for g in "zifo"}))
         size = width // heads
         self.recurrent = nn.Parameter(torch.zeros(4, heads, size, size))
         self.bias = nn.Parameter(torch.zeros(4, heads, 1, size))
-        self.bias.data[2] = power_law(size, depth) if forget_bias is None else torch.linspace(*forget_bias, size)
+        bias = power_law(size, depth) if forget_bias is None else torch.linspace(*forget_bias, size)
+        self.bias.data[2] = F.logsigmoid(bias) if forget == "exponential" else bias
         self.norm = HeadNorm(width, heads)
 
     def project(
@@ -83,7 +94,7 @@ class SLSTM(nn.Module):
     ) -> tuple[Float[Tensor, "B T E"], SLSTMCellState]:
         """Return y (B, T, E) and the state after the last step."""
         wx, tail, memory = self.project(x, state, lengths)
-        h, memory = slstm(wx, self.recurrent, memory, lengths=lengths)
+        h, memory = self.kernel(wx, self.recurrent, memory, lengths=lengths, backend=self.backend)
         return self.norm(h), SLSTMCellState(tail, memory)
 
     def trace(
@@ -91,7 +102,7 @@ class SLSTM(nn.Module):
     ) -> tuple[Float[Tensor, "B T E"], dict[str, Tensor]]:
         """Compute the output again, by the reference, with every quantity by name (see workbench.trace)."""
         wx, _, memory = self.project(x, state, lengths)
-        h, _, gates = slstm_gates(wx, self.recurrent, memory, lengths)
+        h, _, gates = slstm_gates(wx, self.recurrent, memory, lengths, self.log_forget)
         write = torch.exp(gates.i - gates.m)
         return self.norm(h), {
             "candidate": gates.z,

@@ -14,7 +14,7 @@ from workbench.experiments.compare import Paired, blocks_of, paired
 from workbench.experiments.result import Result
 from workbench.models.baselines import Ridge, last_value, seasonal_naive
 from workbench.models.forecaster import Forecaster, ForecasterConfig
-from workbench.models.stack import LSTMStackConfig, XLSTMStackConfig
+from workbench.models.layouts import LSTMStackConfig, XLSTMStackConfig
 from workbench.runs.folder import Run
 from workbench.runs.params import Params as BaseParams
 from workbench.runs.params import Search

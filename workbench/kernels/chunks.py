@@ -41,3 +41,8 @@ def pad_steps(x: Tensor, dim: int, more: int, value: float = 0.0) -> Tensor:
     shape = list(x.shape)
     shape[dim] = more
     return torch.cat([x, x.new_full(shape, value)], dim)
+
+
+def solve_unit_lower(a: Float[Tensor, "*B C C"], b: Float[Tensor, "*B C D"]) -> Float[Tensor, "*B C D"]:
+    """Solve (I + L) x = b, where L is what lies below the diagonal of `a`."""
+    return torch.linalg.solve_triangular(a.tril(-1), b, upper=False, unitriangular=True)

@@ -8,7 +8,7 @@ from torch import nn
 
 from workbench.cells.roles import tag
 from workbench.models.heads import PoolKind, forecast_head
-from workbench.models.stack import StackConfig, XLSTMStackConfig
+from workbench.models.layouts import StackConfig, XLSTMStackConfig
 from workbench.shapes import Float, Tensor
 
 

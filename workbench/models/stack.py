@@ -1,72 +1,20 @@
-"""Blocks in series, carrying the state of each; and the configurations that make them."""
+"""Blocks in series, carrying the state of each."""
 
-from typing import Annotated, Literal
+from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
-from workbench.cells.lstm import LSTM
-from workbench.cells.mlstm import MLSTM
-from workbench.cells.parts import GatedMLP, zero_padding
-from workbench.cells.roles import tag
-from workbench.cells.slstm import SLSTM
-from workbench.models.block import Block, Plain, StackState
+from workbench.cells.parts import zero_padding
+from workbench.models.block import NormKind, make_norm
 from workbench.shapes import Float, Int, Tensor
 
-Width = Annotated[int, Field(ge=1, le=65_536)]
 
+class StackState(NamedTuple):
+    """What a stream through a stack must carry: the state of each block, in order."""
 
-class LSTMStackConfig(BaseModel):
-    """LSTM layers on top of each other, as they were before residuals and norms."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    kind: Literal["lstm"] = "lstm"
-    width: Width = 64
-    layers: Annotated[int, Field(ge=1)] = 2
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-
-    def build(self) -> "Stack":
-        """Make the network, with fresh weights."""
-        blocks = [Plain(LSTM(self.width), self.dropout) for _ in range(self.layers)]
-        return Stack(self.width, blocks, norm=False)
-
-
-class XLSTMStackConfig(BaseModel):
-    """Residual blocks of the 2024 paper: mLSTM everywhere but at `slstm_at`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    kind: Literal["xlstm"] = "xlstm"
-    width: Width = 64
-    layers: Annotated[int, Field(ge=1)] = 2
-    heads: Annotated[int, Field(ge=1)] = 4
-    slstm_at: tuple[int, ...] = (0,)
-    forget_bias: tuple[float, float] | None = None  # of the sLSTM, see workbench.cells.slstm
-    conv: Annotated[int, Field(ge=2)] = 4
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-
-    @model_validator(mode="after")
-    def _fits(self) -> "XLSTMStackConfig":
-        if wrong := [at for at in self.slstm_at if not 0 <= at < self.layers]:
-            raise ValueError(f"slstm_at holds {wrong}, and must name blocks from 0 to {self.layers - 1}")
-        if self.width % self.heads:
-            raise ValueError(f"width={self.width} is not a multiple of heads={self.heads}")
-        return self
-
-    def build(self) -> "Stack":
-        """Make the network, with fresh weights."""
-        return Stack(self.width, [self.block(at) for at in range(self.layers)])
-
-    def block(self, at: int) -> Block:
-        """The block at a position: post-up-projection around an sLSTM, pre-up-projection around an mLSTM."""
-        if at in self.slstm_at:
-            depth = at / max(self.layers - 1, 1)
-            cell = SLSTM(self.width, heads=self.heads, conv=self.conv, depth=depth, forget_bias=self.forget_bias)
-            return Block(self.width, cell, GatedMLP(self.width, layers=self.layers), self.dropout)
-        cell = MLSTM(self.width, heads=self.heads, conv=self.conv, layers=self.layers)
-        return Block(self.width, cell, None, self.dropout)
-
-
-StackConfig = Annotated[LSTMStackConfig | XLSTMStackConfig, Field(discriminator="kind")]
+    blocks: tuple
 
 
 class Stack(nn.Module):
@@ -74,24 +22,47 @@ class Stack(nn.Module):
 
     Args:
         width: model width E.
-        blocks: modules `block(x, state, lengths=) -> (y, state)`.
-        norm: whether a layer norm follows, as a residual stream needs.
+        blocks: modules `block(x, state, lengths=, shared=) -> (y, state, shared)`. What the first block shares
+            (RWKV-7: its values) reaches every later one, and goes no further than this call.
+        norm: the norm behind the last block, as a residual stream needs; None for no norm.
+        recompute: keep the input of each block alone, and compute the block again in the backward pass. The
+            memory of training then grows with T by `layers` tensors (B, T, E) and the inside of one block,
+            instead of the inside of all; gradients are the same.
     """
 
-    def __init__(self, width: int, blocks: list[nn.Module], norm: bool = True) -> None:
+    def __init__(
+        self, width: int, blocks: list[nn.Module], norm: NormKind | None = "layer", *, recompute: bool = False
+    ) -> None:
         super().__init__()
         self.width = width
         self.blocks = nn.ModuleList(blocks)
-        self.norm = tag("norm", nn.LayerNorm(width, bias=False)) if norm else nn.Identity()
+        self.norm = nn.Identity() if norm is None else make_norm(norm, width)
+        self.recompute = recompute
 
     def forward(
         self, x: Float[Tensor, "B T E"], state: StackState | None = None, *, lengths: Int[Tensor, " B"] | None = None
     ) -> tuple[Float[Tensor, "B T E"], StackState]:
-        """Return y (B, T, E) and the state of every block."""
-        x = zero_padding(x, lengths)
-        states = [None] * len(self.blocks) if state is None else state.blocks
+        """Return y (B, T, E) and the state of every block.
+
+        Raises:
+            TypeError: the state is not one that a stack returned.
+            ValueError: x is not (B, T, E) with E = width, or the state is that of another number of blocks.
+        """
+        if x.ndim != 3 or x.shape[2] != self.width:
+            raise ValueError(f"x is {tuple(x.shape)}, and must be (B, T, E) with E = {self.width}, the stack's width.")
+        if state is not None and not isinstance(state, StackState):
+            raise TypeError(
+                f"state must be None or the StackState that a stack returned, and is {type(state).__name__}."
+            )
+        if state is not None and len(state.blocks) != len(self.blocks):
+            raise ValueError(f"the state is that of {len(state.blocks)} blocks, and this stack has {len(self.blocks)}.")
+        x, shared = zero_padding(x, lengths), None
         after = []
-        for block, before in zip(self.blocks, states, strict=True):
-            x, now = block(x, before, lengths=lengths)
+        for at, block in enumerate(self.blocks):
+            before = None if state is None else state.blocks[at]
+            if self.recompute and torch.is_grad_enabled():
+                x, now, shared = checkpoint(block, x, before, lengths=lengths, shared=shared, use_reentrant=False)
+            else:
+                x, now, shared = block(x, before, lengths=lengths, shared=shared)
             after.append(now)
         return self.norm(x), StackState(tuple(after))

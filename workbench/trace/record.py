@@ -109,7 +109,8 @@ def _listener(path: str, trace: Trace):
         x, *rest = inputs
         state = rest[0] if rest else options.get("state")
         lengths = options.get("lengths")
-        y, quantities = cell.trace(x, state, lengths)
+        more = {name: value for name, value in options.items() if name not in ("state", "lengths")}
+        y, quantities = cell.trace(x, state, lengths, **more)
         trace.exactness[path] = float((y - output[0]).abs().max())
         prefix = f"{path}." if path else ""
         for name, tensor in derive(quantities).items():

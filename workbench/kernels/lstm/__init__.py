@@ -7,7 +7,7 @@ from workbench.kernels.checks import check_lengths, check_shapes, check_state, c
 from workbench.kernels.lstm.reference import LSTMGates, LSTMState, lstm_gates
 
 
-def one_dense_head(wx: Tensor, r: Tensor, *, lengths: Tensor | None = None) -> str | None:
+def one_dense_head(wx: Tensor, r: Tensor, *rest: Tensor, lengths: Tensor | None = None) -> str | None:
     """Why torch's fused LSTM cannot take these inputs, or None."""
     if r.shape[1] > 1:
         return f"runs one head, and got {r.shape[1]}"

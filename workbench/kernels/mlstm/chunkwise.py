@@ -7,7 +7,6 @@ References:
 import math
 
 import torch
-import torch.nn.functional as F
 
 from workbench.kernels.chunks import finite, pad_steps, segment_sums
 from workbench.kernels.mlstm.parallel import read
@@ -20,7 +19,7 @@ def mlstm(
     k: Float[Tensor, "B H T K"],
     v: Float[Tensor, "B H T V"],
     i: Float[Tensor, "B H T"],
-    f: Float[Tensor, "B H T"],
+    log_f: Float[Tensor, "B H T"],
     state: MLSTMState | None = None,
     *,
     chunk_size: int = 64,
@@ -32,7 +31,7 @@ def mlstm(
     state = state or empty_state(k, v)
     q, k, v = (pad_steps(x, 2, more).unflatten(2, (-1, size)) for x in (q, k, v))  # (B, H, N, C, D)
     i = pad_steps(i, 2, more, -math.inf).unflatten(2, (-1, size))  # (B, H, N, C)
-    log_f = pad_steps(F.logsigmoid(f), 2, more).unflatten(2, (-1, size))
+    log_f = pad_steps(log_f, 2, more).unflatten(2, (-1, size))
     before, state = hand_over(k, v, i, log_f, state)
     h, *_ = read(q, k, v, i, log_f, before)
     return h.flatten(2, 3)[:, :, :steps], state

@@ -7,7 +7,6 @@ References:
 """
 
 import torch
-import torch.nn.functional as F
 
 from workbench.kernels.chunks import finite, segment_sums, unit
 from workbench.kernels.mlstm.reference import MLSTMState, empty_state
@@ -19,11 +18,10 @@ def mlstm(
     k: Float[Tensor, "*B T K"],
     v: Float[Tensor, "*B T V"],
     i: Float[Tensor, "*B T"],
-    f: Float[Tensor, "*B T"],
+    log_f: Float[Tensor, "*B T"],
     state: MLSTMState | None = None,
 ) -> tuple[Float[Tensor, "*B T V"], MLSTMState]:
     """Run the mLSTM over a sequence; held to the reference by tests/contract.py."""
-    log_f = F.logsigmoid(f)
     state = state or empty_state(k, v)
     h, weights, carry, m = read(q, k, v, i, log_f, state)
     kept = carry[..., -1, None]

@@ -9,7 +9,6 @@ References:
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 
 from workbench.kernels.chunks import finite, unit
 from workbench.shapes import Float, Tensor
@@ -43,7 +42,7 @@ def step(
     k: Float[Tensor, "B H K"],
     v: Float[Tensor, "B H V"],
     i: Float[Tensor, "B H"],
-    f: Float[Tensor, "B H"],
+    log_f: Float[Tensor, "B H"],
     state: MLSTMState,
 ) -> tuple[Float[Tensor, "B H V"], MLSTMState]:
     """Advance the mLSTM by one step.
@@ -51,14 +50,14 @@ def step(
     Args:
         q, k: query and key (B, H, K).
         v: value (B, H, V).
-        i, f: preactivations of the input and forget gates (B, H).
+        i: preactivation of the input gate (B, H).
+        log_f: logarithm of the forget gate (B, H): log sigmoid(f~) or, where it is exponential, f~ itself.
         state: memory after the previous step.
 
     Returns:
         h~ (B, H, V), before any output gate, and the new state.
     """
     c, n, m = state
-    log_f = F.logsigmoid(f)
     m_new = torch.maximum(log_f + m, i)  # Eq. 15, for a head
     scale = finite(m_new)
     i = torch.exp(i - scale)[..., None]  # Eqs. 16, 25
@@ -77,13 +76,13 @@ def mlstm(
     k: Float[Tensor, "B H T K"],
     v: Float[Tensor, "B H T V"],
     i: Float[Tensor, "B H T"],
-    f: Float[Tensor, "B H T"],
+    log_f: Float[Tensor, "B H T"],
     state: MLSTMState | None = None,
 ) -> tuple[Float[Tensor, "B H T V"], MLSTMState]:
-    """Run the mLSTM over a sequence; see `workbench.kernels.mlstm.mlstm`."""
+    """Run the mLSTM over a sequence; see `workbench.kernels.mlstm`."""
     state = state or empty_state(k, v)
     outputs = []
-    for now in zip(*(x.unbind(2) for x in (q, k, v, i, f)), strict=True):
+    for now in zip(*(x.unbind(2) for x in (q, k, v, i, log_f)), strict=True):
         h, state = step(*now, state)
         outputs.append(h)
     return torch.stack(outputs, 2), state
@@ -94,13 +93,13 @@ def mlstm_gates(
     k: Float[Tensor, "B H T K"],
     v: Float[Tensor, "B H T V"],
     i: Float[Tensor, "B H T"],
-    f: Float[Tensor, "B H T"],
+    log_f: Float[Tensor, "B H T"],
     state: MLSTMState | None = None,
 ) -> tuple[Float[Tensor, "B H T V"], MLSTMState, MLSTMGates]:
     """The same run, with what only the memory knows at each step."""
     state = state or empty_state(k, v)
     outputs, seen = [], []
-    for now in zip(*(x.unbind(2) for x in (q, k, v, i, f)), strict=True):
+    for now in zip(*(x.unbind(2) for x in (q, k, v, i, log_f)), strict=True):
         h, state = step(*now, state)
         norm = torch.einsum("bhk,bhk->bh", now[0] * q.shape[-1] ** -0.5, state.n).abs()
         outputs.append(h)

@@ -4,6 +4,8 @@ References:
     Beck et al. (2024), xLSTM: Extended Long Short-Term Memory, arXiv:2405.04517, Eqs. 8-17.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -34,6 +36,14 @@ class SLSTMGates(NamedTuple):
     m: Tensor  # stabiliser
 
 
+LogForget = Callable[[Tensor], Tensor]
+
+
+def exponential(f: Tensor) -> Tensor:
+    """The logarithm of an exponential gate: its preactivation."""
+    return f
+
+
 def empty_state(wx: Tensor) -> SLSTMState:
     """The memory before the first step, for inputs wx (4, B, H, T, D)."""
     zero = wx.new_zeros(wx.shape[1], wx.shape[2], wx.shape[4])
@@ -41,7 +51,10 @@ def empty_state(wx: Tensor) -> SLSTMState:
 
 
 def step(
-    wx: Float[Tensor, "4 B H D"], r: Float[Tensor, "4 H D D"], state: SLSTMState
+    wx: Float[Tensor, "4 B H D"],
+    r: Float[Tensor, "4 H D D"],
+    state: SLSTMState,
+    log_forget: LogForget = F.logsigmoid,
 ) -> tuple[Float[Tensor, "B H D"], SLSTMState]:
     """Advance the sLSTM by one step.
 
@@ -49,13 +62,14 @@ def step(
         wx: input part of the gates z, i, f, o, bias included (4, B, H, D).
         r: recurrent weights, one block for each head (4, H, D, D).
         state: memory after the previous step.
+        log_forget: logarithm of the forget gate, from its preactivation: that of a sigmoid, or of exp.
 
     Returns:
         h (B, H, D), and the state that holds it.
     """
     h, c, n, m = state
     z, i, f, o = wx + torch.einsum("ghde,bhe->gbhd", r, h)
-    log_f = F.logsigmoid(f)
+    log_f = log_forget(f)  # Eq. 12: either gate
     m_new = torch.maximum(log_f + m, i)  # Eq. 15
     i = torch.exp(i - m_new)  # Eq. 16
     f = torch.exp(log_f + m - m_new)  # Eq. 17
@@ -76,18 +90,30 @@ def slstm(
     return torch.stack([s.h for s in seen], 2), seen[-1]
 
 
+def slstm_expforget(
+    wx: Float[Tensor, "4 B H T D"],
+    r: Float[Tensor, "4 H D D"],
+    state: SLSTMState | None = None,
+    lengths: Int[Tensor, " B"] | None = None,
+) -> tuple[Float[Tensor, "B H T D"], SLSTMState]:
+    """Run the sLSTM with an exponential forget gate; see `workbench.kernels.slstm.slstm_expforget`."""
+    seen = scan(partial(step, log_forget=exponential), wx, r, state or empty_state(wx), lengths)
+    return torch.stack([s.h for s in seen], 2), seen[-1]
+
+
 def slstm_gates(
     wx: Float[Tensor, "4 B H T D"],
     r: Float[Tensor, "4 H D D"],
     state: SLSTMState | None = None,
     lengths: Int[Tensor, " B"] | None = None,
+    log_forget: LogForget = F.logsigmoid,
 ) -> tuple[Float[Tensor, "B H T D"], SLSTMState, SLSTMGates]:
     """The same run, with the gates and the memory of every step.
 
     A gate depends on the output of the step before: it exists only inside the loop.
     """
     state = state or empty_state(wx)
-    seen = scan(step, wx, r, state, lengths)
+    seen = scan(partial(step, log_forget=log_forget), wx, r, state, lengths)
     h, c, n, m = (torch.stack(parts, 2) for parts in zip(*seen, strict=True))
     z, i, f, o = preactivations(wx, r, state.h, h)
-    return h, seen[-1], SLSTMGates(torch.tanh(z), i, F.logsigmoid(f), torch.sigmoid(o), c, n, m)
+    return h, seen[-1], SLSTMGates(torch.tanh(z), i, log_forget(f), torch.sigmoid(o), c, n, m)
