@@ -125,6 +125,8 @@ def ignores_padding(kernel: Kernel, backend, lengths: list[int], steps: int, car
         if length == 0:
             wanted = [] if first is None else zip(last, first, strict=True)
             assert all(torch.equal(x[b : b + 1], before) for x, before in wanted)
+            if first is None:  # then the memory is what inputs without time make of it, such as initial weights
+                untouched(kernel, inputs, last, shared, b)
             continue
         rows = [None if axis is None else (1 if axis == 3 else 0) for axis in kernel.time]
         cut = kernel.cut(inputs, 0, length)
@@ -146,6 +148,20 @@ def ignores_padding(kernel: Kernel, backend, lengths: list[int], steps: int, car
         else:
             for b, length in enumerate(lengths):
                 assert x.select(1 if axis == 3 else 0, b).narrow(axis - 1, length, steps - length).abs().sum() == 0
+
+
+def untouched(kernel: Kernel, inputs, last, shared, b) -> None:
+    """A sequence without steps ends as it began: add what its last memory, weighed, gives to inputs without time."""
+    inputs = leaves(inputs)
+    _, begun = kernel.call(*inputs, lengths=torch.zeros(len(last[0]), dtype=torch.int64), backend="reference")
+    assert all(torch.equal(x[b], wanted[b]) for x, wanted in zip(last, begun, strict=True))
+    g = torch.Generator().manual_seed(7)
+    torch.randn(kernel.call(*inputs)[0].shape, generator=g, dtype=torch.float64)  # the weights of the output come first
+    parts = [torch.randn(x.shape, generator=g, dtype=x.dtype)[b] * x[b] for x in real(begun)]
+    total = sum(x.masked_fill(x.isinf(), 0).sum() for x in parts)
+    gradients = torch.autograd.grad(total, inputs, allow_unused=True, materialize_grads=True)
+    for k, axis in enumerate(kernel.time):
+        shared[k] += gradients[k] if axis is None else 0
 
 
 def run_weighed_as(kernel: Kernel, inputs, state, b, shape):

@@ -30,7 +30,7 @@ def make_state(g):
 
 
 def make_mild_inputs(g, steps):
-    """Forget gates between about exp(-2) and exp(2): further out, a gradient is a sum of numbers much larger than it."""
+    """Forget gates between about exp(-2) and exp(2): beyond, a gradient is a sum of numbers much larger than itself."""
     *others, f = make_inputs(g, steps)
     return [*others, f / 3]
 

@@ -66,8 +66,7 @@ def test_without_steps_it_is_the_network(form):
 def test_it_learns_to_answer(form):
     """One pair, shown again and again, comes back as its value."""
     g = torch.Generator().manual_seed(4)
-    inputs = make_inputs_mlp(g, 1)
-    q, k, v, alpha, eta, theta, w1, w2 = inputs
+    _, k, v, *_, w1, w2 = make_inputs_mlp(g, 1)
     k, v = k.expand(-1, -1, 400, -1), v.expand(-1, -1, 400, -1)
     gates = (torch.full((B, H, 400), value, dtype=torch.float64) for value in (0.0, 0.5, 0.05))
     y, _ = neural_memory_mlp(k, k, v, *gates, w1, w2, backend=form)

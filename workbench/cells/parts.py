@@ -22,6 +22,14 @@ def wang_init(weight: Tensor, width: int, layers: int) -> None:
     nn.init.normal_(weight, std=2 / layers / math.sqrt(width))
 
 
+def soft_cap(x: Float[Tensor, "*B"], cap: float | None) -> Float[Tensor, "*B"]:
+    """cap tanh(x / cap), in float32 or wider: near x where it is small, never past the cap. None leaves x as it is."""
+    if cap is None:
+        return x
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    return (cap * torch.tanh(wide / cap)).to(x.dtype)
+
+
 def split_heads(x: Float[Tensor, "B T E"], heads: int) -> Float[Tensor, "B H T D"]:
     """Cut the width into heads."""
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from pydantic import BaseModel
 
 from workbench.models.forecaster import ForecasterConfig
+from workbench.models.language import LanguageModelConfig
 
-MODELS: Mapping[str, type[BaseModel]] = {"forecaster": ForecasterConfig}
+MODELS: Mapping[str, type[BaseModel]] = {"forecaster": ForecasterConfig, "language": LanguageModelConfig}
 
 
 def config_from(values: Mapping) -> BaseModel:

@@ -62,8 +62,8 @@ def neural_memory(
     return y.flatten(2, 3)[:, :, :steps], state._replace(position=(state.position + taken) % refresh)
 
 
-def last_refresh(alive: Bool[Tensor, "B 1 N C"], refresh: int, position: Int[Tensor, " B"]) -> Int[Tensor, "B 1 N C+1"]:
-    """Steps from the start of each chunk to the last refresh, before each step and at the end of the chunk.
+def last_refresh(alive: Bool[Tensor, "B 1 N C"], refresh: int, position: Int[Tensor, " B"]) -> Int[Tensor, "B 1 N M"]:
+    """Steps from the start of each chunk to the last refresh, at each of the M = C + 1 moments.
 
     Zero or less: it was before the chunk.
     """
@@ -74,7 +74,7 @@ def last_refresh(alive: Bool[Tensor, "B 1 N C"], refresh: int, position: Int[Ten
     return (taken - since).unfold(2, size + 1, size) - start
 
 
-def find_anchors(at: Coefficients, row: Int[Tensor, "B 1 N C+1"]) -> Anchors:
+def find_anchors(at: Coefficients, row: Int[Tensor, "B 1 N M"]) -> Anchors:
     """What each gradient's memory is made of: the row of the last refresh, or the anchor that came in."""
     here = row > 0
     index = (row - 1).clamp(min=0).expand(*at.beta.shape[:-1], -1)

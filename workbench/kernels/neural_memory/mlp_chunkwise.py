@@ -50,8 +50,8 @@ def neural_memory_mlp(
         moved = x.gather(2, place.view(at).expand(-1, x.shape[1], -1, *x.shape[3:]))
         return moved.masked_fill(outside.view(at), still).unflatten(2, (chunks, size))
 
-    q, k, v, alive = (lay(x, 0) for x in (q, k, v, alive))
-    at = coefficients(lay(alpha, 0), lay(eta, 1), lay(theta, 0), alive)
+    q, k, v, alive = (lay(x, 0.0) for x in (q, k, v, alive))
+    at = coefficients(lay(alpha, 0.0), lay(eta, 1.0), lay(theta, 0.0), alive)
     taken = alive[:, 0].sum(-1)  # (B, N)
     due = (taken > 0) & ((state.position[:, None] + taken.cumsum(1)) % refresh == 0)
     outputs = []
