@@ -1,4 +1,4 @@
-"""The command line: `workbench demo`, `run`, `runs`, `doctor`, `lab`."""
+"""The command line: `workbench demo`, `run`, `runs`, `backends`, `bench`, `doctor`, `lab`."""
 
 import argparse
 import os
@@ -48,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(call=_demo)
     _add_run(commands)
     _add_runs(commands)
+    _add_kernels(commands)
     commands.add_parser("doctor", help="check this installation").set_defaults(call=_doctor)
     lab = commands.add_parser("lab", help="open JupyterLab on the first notebook; flags go to Jupyter: --no-browser")
     lab.set_defaults(call=_lab)
@@ -80,6 +81,20 @@ def _add_runs(commands: argparse._SubParsersAction) -> None:
     for action, call in ((listing, _runs_list), (show, _runs_show), (prune, _runs_prune)):
         action.add_argument("--root", default="runs", help="folder of the run folders (runs)")
         action.set_defaults(call=call)
+
+
+def _add_kernels(commands: argparse._SubParsersAction) -> None:
+    backends = commands.add_parser("backends", help="the forms of each recurrence: where they run, what they promise")
+    backends.add_argument("recurrence", nargs="*", help="all, if none is given")
+    backends.set_defaults(call=_backends)
+    bench = commands.add_parser("bench", help="measure, beside other packages where they are installed")
+    subjects = bench.add_subparsers(dest="subject", required=True, metavar="SUBJECT")
+    exact = subjects.add_parser("exact", help="how far each form is from its equations, in a minute or less")
+    exact.add_argument("recurrence", nargs="*", help="all, if none is given")
+    exact.add_argument("--steps", type=int, default=128, help="length of the sequences (128)")
+    exact.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
+    exact.add_argument("--save", metavar="FILE", help="write the numbers as JSON, with where they come from")
+    exact.set_defaults(call=_bench_exact)
 
 
 def _demo(arguments: argparse.Namespace, flags: list[str]) -> int:
@@ -180,6 +195,35 @@ def _runs_prune(arguments: argparse.Namespace) -> int:
     for run in chosen:
         store.remove(run)
     print(f"Removed {len(chosen)}.")
+    return _FINISHED_WELL
+
+
+def _backends(arguments: argparse.Namespace) -> int:
+    from workbench.kernels.catalogue import describe
+
+    rows = describe(arguments.recurrence)
+    lines = [list(rows[0])] + [list(row.values()) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    print('\nbackend="auto" takes the first form of a recurrence that can run; "by name" forms are never taken so.')
+    return _FINISHED_WELL
+
+
+def _bench_exact(arguments: argparse.Namespace) -> int:
+    from workbench.bench import exact
+
+    rows = []
+    for row in exact.measure(arguments.steps, arguments.device, arguments.recurrence):
+        if sys.stderr.isatty():
+            print(f"\r\033[K{row.recurrence} {row.form} {row.dtype}", end="", file=sys.stderr, flush=True)
+        rows.append(row)
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr)
+    print(exact.table(rows))
+    print("Relative RMS errors against the reference in float64; -: it does not run.")
+    if arguments.save:
+        exact.save(arguments.save, rows, arguments.steps, arguments.device)
     return _FINISHED_WELL
 
 

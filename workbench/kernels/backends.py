@@ -41,6 +41,7 @@ class Backend:
     refuse: Callable[..., str | None] = lambda *inputs, **options: None  # the reason, or None
     auto: bool = True  # whether "auto" may take it
     devices: str = "any"  # where it runs
+    widest: str = "float64"  # the widest type it computes in
     needs: str = "torch"  # what must be installed
     limits: str = ""  # what it cannot take, in words
     gradients: str = EXACT  # towards what its gradients are exact

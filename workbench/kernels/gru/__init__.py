@@ -10,7 +10,7 @@ from workbench.kernels.lstm import one_dense_head
 HERE = "workbench.kernels.gru"
 BACKENDS = Backends(
     "gru",
-    fused=Backend(f"{HERE}.fused:gru", one_dense_head),
+    fused=Backend(f"{HERE}.fused:gru", one_dense_head, limits="one head, no lengths"),
     reference=Backend(f"{HERE}.reference:gru"),
 )
 

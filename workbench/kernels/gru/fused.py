@@ -2,6 +2,7 @@
 
 import torch
 
+from workbench.kernels.full_products import in_full
 from workbench.kernels.gru.reference import GRUState, empty_state
 from workbench.shapes import Float, Tensor
 
@@ -21,5 +22,10 @@ def gru(
     eye, none = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device), x.new_zeros(x.shape[-1])
     weights = [eye, r[:, 0].flatten(0, 1), none, torch.cat([none[: -b.shape[1]], b[0]])]
     first = (state or empty_state(wx)).h[:, 0][None].contiguous()
-    y, h = torch.gru(x, first, weights, True, 1, 0.0, torch.is_grad_enabled(), False, True)
+    y, h = in_full(layer, x, first, *weights)
     return y[:, None], GRUState(h[0][:, None])
+
+
+def layer(x: Tensor, first: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor]:
+    """torch's layer: outputs and last state."""
+    return torch.gru(x, first, weights, True, 1, 0.0, torch.is_grad_enabled(), False, True)

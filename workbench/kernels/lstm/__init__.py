@@ -19,7 +19,7 @@ def one_dense_head(wx: Tensor, r: Tensor, *rest: Tensor, lengths: Tensor | None 
 HERE = "workbench.kernels.lstm"
 BACKENDS = Backends(
     "lstm",
-    fused=Backend(f"{HERE}.fused:lstm", one_dense_head),
+    fused=Backend(f"{HERE}.fused:lstm", one_dense_head, limits="one head, no lengths"),
     reference=Backend(f"{HERE}.reference:lstm"),
 )
 

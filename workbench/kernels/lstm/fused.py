@@ -2,6 +2,7 @@
 
 import torch
 
+from workbench.kernels.full_products import in_full
 from workbench.kernels.lstm.reference import LSTMState, empty_state
 from workbench.shapes import Float, Tensor
 
@@ -21,5 +22,10 @@ def lstm(
     x = wx[order, :, 0].permute(1, 2, 0, 3).flatten(2)  # (B, T, 4D)
     weights = [torch.eye(x.shape[-1], dtype=x.dtype, device=x.device), r[order, 0].flatten(0, 1)]
     first = (state.h[:, 0][None].contiguous(), state.c[:, 0][None].contiguous())
-    y, h, c = torch.lstm(x, first, weights, False, 1, 0.0, torch.is_grad_enabled(), False, True)
+    y, h, c = in_full(layer, x, *first, *weights)
     return y[:, None], LSTMState(h[0][:, None], c[0][:, None])
+
+
+def layer(x: Tensor, h: Tensor, c: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """torch's layer: outputs and last state."""
+    return torch.lstm(x, (h, c), weights, False, 1, 0.0, torch.is_grad_enabled(), False, True)
