@@ -27,7 +27,7 @@ from workbench.shapes import Float, Int, Tensor
 class MLSTMCellState(NamedTuple):
     """What a stream must carry."""
 
-    tail: Tensor  # last inputs of the convolution (B, conv - 1, 2E)
+    tail: Tensor  # last inputs of the convolution (B, conv - 1, inner width, 2E as a rule)
     memory: MLSTMState | MLSTMSigmoidState
 
 
@@ -39,8 +39,8 @@ class Inputs(NamedTuple):
     v: Tensor  # (B, H, T, D)
     i: Tensor  # preactivation (B, H, T)
     f: Tensor  # preactivation (B, H, T)
-    smooth: Tensor  # output of the convolution, for the skip (B, T, 2E)
-    gate: Tensor  # what multiplies the output (B, T, 2E)
+    smooth: Tensor  # output of the convolution, for the skip (B, T, inner width)
+    gate: Tensor  # what multiplies the output (B, T, inner width)
 
 
 Gates = Literal["exponential", "expforget", "sigmoid"]
@@ -51,18 +51,55 @@ KERNELS = {
 }
 
 
+def watch(
+    gates: Gates,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    i: Tensor,
+    f: Tensor,
+    memory: MLSTMState | MLSTMSigmoidState | None,
+    lengths: Tensor | None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """What the memory answers, by the reference (B, H, T, V), and what happens in it by name (see workbench.trace)."""
+    i, f = mask_padding(i, f, lengths, keep=0.0 if gates == "expforget" else math.inf)
+    log_f = KERNELS[gates][1](f)
+    if gates == "sigmoid":
+        h, _, seen = mlstm_sigmoid_gates(q, k, v, i, log_f, memory)
+        inside = {"input": torch.sigmoid(i)}
+    else:
+        h, _, seen = mlstm_gates(q, k, v, i, log_f, memory)
+        inside = {
+            "log_input": i,
+            "input": torch.exp(i - seen.m),
+            "normalizer": seen.norm,
+            "stabilizer": seen.m,
+            "normalizer_state": seen.n,
+        }
+    return h, inside | {
+        "forget": log_f.exp(),
+        "log_forget": log_f,
+        "state_norm": seen.size,
+        "query": q,
+        "key": k,
+        "value": v,
+        "hidden": h,
+    }
+
+
 class MLSTM(nn.Module):
     """mLSTM with convolution, learnable skip and a gated way out (pre-up-projection).
 
-    x is projected to twice its width, in two parts. One passes the convolution and becomes q and k (v
+    x is projected to two parts, each twice as wide. One passes the convolution and becomes q and k (v
     skips the convolution); the other gates the output through SiLU, in the place of the paper's sigmoid
     output gate, as in the official implementation.
 
     Args:
         width: model width E.
-        heads: heads H of the inner width 2E.
+        heads: heads H of the inner width.
         conv: steps that the convolution sees.
         block: width of the blocks in the projections to q, k and v.
+        inner: width of each part; None is 2E.
         layers: layers of the stack, for the scale of the last projection.
         gates: "exponential" is the paper's input gate with a sigmoid forget gate; "expforget" makes both
             exponential; "sigmoid" makes both sigmoid, without normaliser (Beck et al. 2025, arXiv:2503.14376).
@@ -81,16 +118,17 @@ class MLSTM(nn.Module):
         heads: int = 4,
         conv: int = 4,
         block: int = 4,
+        inner: int | None = None,
         layers: int = 1,
         gates: Gates = "exponential",
         backend: str | Choice = "auto",
     ) -> None:
         super().__init__()
-        inner = 2 * width
+        inner = 2 * width if inner is None else inner
         if inner % heads or inner % block:
-            raise ValueError(f"the inner width 2 x {width} must be a multiple of heads={heads} and of block={block}.")
+            raise ValueError(f"the inner width {inner} must be a multiple of heads={heads} and of block={block}.")
         self.heads, self.gates, self.backend = heads, gates, backend
-        self.kernel, self.log_forget = KERNELS[gates]
+        self.kernel = KERNELS[gates][0]
         self.up = tag("projection", nn.Linear(width, 2 * inner, bias=False))
         self.conv = tag("input", CausalConv(inner, conv))
         self.qkv = tag("input", nn.ModuleDict({name: HeadwiseLinear(inner, inner // block) for name in "qkv"}))
@@ -144,27 +182,7 @@ class MLSTM(nn.Module):
     ) -> tuple[Float[Tensor, "B T E"], dict[str, Tensor]]:
         """Compute the output again, by the reference, with every quantity by name (see workbench.trace)."""
         at, _, memory = self.project(x, state, lengths)
-        i, f = mask_padding(at.i, at.f, lengths, keep=0.0 if self.gates == "expforget" else math.inf)
-        log_f = self.log_forget(f)
-        if self.gates == "sigmoid":
-            h, _, gates = mlstm_sigmoid_gates(at.q, at.k, at.v, i, log_f, memory)
-            inside = {"input": torch.sigmoid(i)}
-        else:
-            h, _, gates = mlstm_gates(at.q, at.k, at.v, i, log_f, memory)
-            inside = {
-                "log_input": i,
-                "input": torch.exp(i - gates.m),
-                "normalizer": gates.norm,
-                "stabilizer": gates.m,
-                "normalizer_state": gates.n,
-            }
-        return zero_padding(self.leave(h, at), lengths), inside | {
-            "forget": log_f.exp(),
-            "log_forget": log_f,
-            "output": split_heads(F.silu(at.gate), self.heads),
-            "state_norm": gates.size,
-            "query": at.q,
-            "key": at.k,
-            "value": at.v,
-            "hidden": h,
+        h, quantities = watch(self.gates, *at[:5], memory, lengths)
+        return zero_padding(self.leave(h, at), lengths), quantities | {
+            "output": split_heads(F.silu(at.gate), self.heads)
         }

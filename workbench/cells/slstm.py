@@ -16,7 +16,7 @@ from workbench.shapes import Float, Int, Tensor
 class SLSTMCellState(NamedTuple):
     """What a stream must carry."""
 
-    tail: Tensor  # last inputs of the convolution (B, conv - 1, E)
+    tail: Tensor  # last inputs of the convolution (B, conv - 1, E), none without one
     memory: SLSTMState
 
 
@@ -33,7 +33,7 @@ class SLSTM(nn.Module):
     Args:
         width: model width E, a multiple of heads.
         heads: heads H; each mixes its own memory only.
-        conv: steps that the convolution sees.
+        conv: steps that the convolution sees; 0 for none, then all gates see x itself.
         depth: position of the layer in its stack, 0 ... 1; it bends the spread of the forget biases.
         forget_bias: first and last bias of the forget gates of a head, the others evenly between; None is the
             official spread, from 5 to -7 along a power law, which leaves few long memories in a small head.
@@ -64,7 +64,7 @@ class SLSTM(nn.Module):
             )
         self.heads, self.forget, self.backend = heads, forget, backend
         self.kernel, self.log_forget = KERNELS[forget]
-        self.conv = tag("input", CausalConv(width, conv))
+        self.conv = tag("input", CausalConv(width, conv)) if conv else None
         self.gates = tag("input", nn.ModuleDict({g: HeadwiseLinear(width, heads) for g in "zifo"}))
         size = width // heads
         self.recurrent = nn.Parameter(torch.zeros(4, heads, size, size))
@@ -79,8 +79,11 @@ class SLSTM(nn.Module):
         """Return the input part of the gates, the new tail of the convolution, and the kernel's state."""
         tail, memory = (None, None) if state is None else state
         x = zero_padding(x, lengths)
-        smooth, tail = self.conv(x, tail, lengths)
-        smooth = F.silu(smooth)
+        if self.conv is None:
+            smooth, tail = x, x[:, :0]
+        else:
+            smooth, tail = self.conv(x, tail, lengths)
+            smooth = F.silu(smooth)
         inputs = {"z": x, "i": smooth, "f": smooth, "o": x}
         wx = torch.stack([split_heads(self.gates[g](inputs[g]), self.heads) for g in "zifo"])
         return wx + self.bias[:, None], tail, memory

@@ -10,6 +10,7 @@ from workbench.cells.gated_delta import GatedDelta
 from workbench.cells.gru import GRU
 from workbench.cells.lstm import LSTM
 from workbench.cells.mlstm import MLSTM, Gates
+from workbench.cells.mlstm_large import MLSTMLarge
 from workbench.cells.parts import GatedMLP
 from workbench.cells.rwkv7 import RWKV7
 from workbench.cells.rwkv7_initial import Ranks
@@ -40,7 +41,13 @@ class Layout(BaseModel):
 
     def build(self) -> Stack:
         """Make the network, with fresh weights."""
-        return Stack(self.width, [self.block(at) for at in range(self.layers)], self.norm, recompute=self.recompute)
+        blocks = [self.block(at) for at in range(self.layers)]
+        return Stack(self.width, blocks, self.last_norm, recompute=self.recompute)
+
+    @property
+    def last_norm(self) -> NormKind | None:
+        """The norm behind the last block."""
+        return self.norm
 
     def block(self, at: int) -> nn.Module:
         """The block at a position."""
@@ -76,6 +83,29 @@ class GRUStackConfig(Layout):
         return Plain(GRU(self.width), self.dropout)
 
 
+class XLSTMShape(BaseModel):
+    """Sizes that the 2024 paper fixes and its official package can change.
+
+    Attributes:
+        inner: width inside the mLSTM; None is 2 width.
+        block: width of the blocks in the mLSTM's projections to q, k and v.
+        slstm_heads: heads of the sLSTM; None is `heads`.
+        slstm_conv: steps that the sLSTM's convolution sees, 0 for none; None is `conv`.
+        mlp_factor: hidden width of the MLP behind the sLSTM, in widths; None for no MLP.
+        mlp_activation: what its gate passes through.
+        final_norm: whether a norm follows the last block.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    inner: Count | None = None
+    block: Count = 4
+    slstm_heads: Count | None = None
+    slstm_conv: Annotated[int, Field(ge=0)] | None = None
+    mlp_factor: Annotated[float, Field(gt=0)] | None = 1.3
+    mlp_activation: Literal["gelu", "silu"] = "gelu"
+    final_norm: bool = True
+
+
 class XLSTMStackConfig(Layout):
     """Residual blocks of the 2024 paper: mLSTM everywhere but at `slstm_at`."""
 
@@ -86,22 +116,92 @@ class XLSTMStackConfig(Layout):
     forget: Forget = "sigmoid"  # of the sLSTM
     gates: Gates = "exponential"  # of the mLSTM, see workbench.cells.mlstm
     conv: Annotated[int, Field(ge=2)] = 4
+    shape: XLSTMShape = XLSTMShape()
+
+    @property
+    def last_norm(self) -> NormKind | None:
+        """The norm behind the last block."""
+        return self.norm if self.shape.final_norm else None
+
+    @property
+    def slstm_heads(self) -> int:
+        """Heads of the sLSTM."""
+        return self.shape.slstm_heads or self.heads
 
     @model_validator(mode="after")
-    def _positions_fit(self) -> "XLSTMStackConfig":
+    def _sizes_fit(self) -> "XLSTMStackConfig":
         if wrong := [at for at in self.slstm_at if not 0 <= at < self.layers]:
             raise ValueError(f"slstm_at holds {wrong}, and must name blocks from 0 to {self.layers - 1}")
+        if self.width % self.slstm_heads:
+            raise ValueError(f"width={self.width} is not a multiple of slstm_heads={self.slstm_heads}")
+        inner = self.shape.inner or 2 * self.width
+        if inner % self.heads or inner % self.shape.block:
+            raise ValueError(f"inner={inner} is not a multiple of heads={self.heads} and block={self.shape.block}")
         return self
 
     def block(self, at: int) -> Block:
         """Post-up-projection around an sLSTM, pre-up-projection around an mLSTM."""
-        if at in self.slstm_at:
-            depth = at / max(self.layers - 1, 1)
-            bias, forget = self.forget_bias, self.forget
-            cell = SLSTM(self.width, heads=self.heads, conv=self.conv, depth=depth, forget_bias=bias, forget=forget)
-            return Block(self.width, cell, GatedMLP(self.width, layers=self.layers), self.dropout)
-        cell = MLSTM(self.width, heads=self.heads, conv=self.conv, layers=self.layers, gates=self.gates)
+        return self._slstm(at) if at in self.slstm_at else self._mlstm()
+
+    def _slstm(self, at: int) -> Block:
+        shape = self.shape
+        cell = SLSTM(
+            self.width,
+            heads=self.slstm_heads,
+            conv=self.conv if shape.slstm_conv is None else shape.slstm_conv,
+            depth=at / max(self.layers - 1, 1),
+            forget_bias=self.forget_bias,
+            forget=self.forget,
+        )
+        mlp = None
+        if shape.mlp_factor is not None:
+            factor, activation = shape.mlp_factor, shape.mlp_activation
+            mlp = GatedMLP(self.width, factor=factor, layers=self.layers, activation=activation)
+        return Block(self.width, cell, mlp, self.dropout)
+
+    def _mlstm(self) -> Block:
+        cell = MLSTM(
+            self.width,
+            heads=self.heads,
+            conv=self.conv,
+            block=self.shape.block,
+            inner=self.shape.inner,
+            layers=self.layers,
+            gates=self.gates,
+        )
         return Block(self.width, cell, None, self.dropout)
+
+
+class XLSTMLargeStackConfig(Layout):
+    """Residual blocks of xLSTM 7B: mLSTM, then SwiGLU, each behind an RMS norm."""
+
+    kind: Literal["xlstm_large"] = "xlstm_large"
+    norm: ClassVar[NormKind | None] = "rms"
+    heads: Count = 8
+    qk_factor: Annotated[float, Field(gt=0)] = 0.5
+    gate_cap: Annotated[float, Field(gt=0)] | None = 15.0
+    gates: Gates = "exponential"  # see workbench.cells.mlstm
+    mlp_factor: Annotated[float, Field(gt=0)] = 8 / 3
+
+    @model_validator(mode="after")
+    def _keys_fit(self) -> "XLSTMLargeStackConfig":
+        keys = int(self.qk_factor * self.width)
+        if keys % self.heads or not keys:
+            raise ValueError(f"qk_factor={self.qk_factor} makes keys of {keys}, not a multiple of heads={self.heads}")
+        return self
+
+    def block(self, at: int) -> Block:
+        """One layer with its MLP."""
+        cell = MLSTMLarge(
+            self.width,
+            heads=self.heads,
+            qk_factor=self.qk_factor,
+            gate_cap=self.gate_cap,
+            layers=self.layers,
+            gates=self.gates,
+        )
+        mlp = GatedMLP(self.width, factor=self.mlp_factor, layers=self.layers, activation="silu")
+        return Block(self.width, cell, mlp, self.dropout, norm="rms")
 
 
 class GatedDeltaStackConfig(Layout):
@@ -153,6 +253,11 @@ class RWKV7StackConfig(Layout):
 
 
 StackConfig = Annotated[
-    LSTMStackConfig | GRUStackConfig | XLSTMStackConfig | GatedDeltaStackConfig | RWKV7StackConfig,
+    LSTMStackConfig
+    | GRUStackConfig
+    | XLSTMStackConfig
+    | XLSTMLargeStackConfig
+    | GatedDeltaStackConfig
+    | RWKV7StackConfig,
     Field(discriminator="kind"),
 ]
