@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from workbench.kernels import full_products
-from workbench.kernels.full_products import in_full, rounds
+from workbench.kernels import cudnn
+from workbench.kernels.cudnn import in_full, in_one_piece, rounds
 
 SEEN: list[str] = []
 
@@ -32,7 +32,7 @@ def layer(x, weight, fixed):
 @pytest.fixture
 def rounding(monkeypatch):
     """Every tensor counts as one that would be rounded."""
-    monkeypatch.setattr(full_products, "rounds", lambda x: True)
+    monkeypatch.setattr(cudnn, "rounds", lambda x: True)
     SEEN.clear()
 
 
@@ -72,3 +72,11 @@ def test_only_float32_on_a_gpu_would_be_rounded():
         assert rounds(torch.empty(1, device="cuda"))
         assert not rounds(torch.empty(1, device="cuda", dtype=torch.float64))
     assert not rounds(torch.ones(1))
+
+
+def test_weights_in_one_piece_follow_each_other():
+    weights = torch.randn(2, 3), torch.randn(4), torch.randn(3, 2).mT
+    parts = in_one_piece(weights)
+    assert_close(parts, list(weights), check_stride=False)
+    first = parts[0].data_ptr()
+    assert [(x.data_ptr() - first) // 4 for x in parts] == [0, 6, 10]

@@ -1,4 +1,7 @@
-"""cuDNN's recurrent layers with float32 products in full: by default torch lets cuDNN round them to TF32, 2e-4 off."""
+"""What torch's recurrent layers need on a GPU: float32 products in full, and weights in one piece.
+
+By default torch lets cuDNN round the products to TF32, which is 2e-4 off.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,6 +37,13 @@ def full_products() -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.rnn.fp32_precision = before
+
+
+def in_one_piece(weights: tuple[Tensor, ...]) -> list[Tensor]:
+    """The same weights side by side in memory, as cuDNN wants them; it warns where they are not."""
+    flat = torch.cat([x.flatten() for x in weights])
+    parts = flat.split([x.numel() for x in weights])
+    return [part.view_as(x) for part, x in zip(parts, weights, strict=True)]
 
 
 class InFull(torch.autograd.Function):
