@@ -15,6 +15,7 @@ from workbench.cells.parts import GatedMLP
 from workbench.cells.rwkv7 import RWKV7
 from workbench.cells.rwkv7_initial import Ranks
 from workbench.cells.slstm import SLSTM, Forget
+from workbench.cells.titans import Memory, Titans
 from workbench.models.block import Block, MixBlock, NormKind, Plain
 from workbench.models.stack import Stack
 
@@ -230,6 +231,34 @@ class GatedDeltaStackConfig(Layout):
         return Block(self.width, cell, mlp, self.dropout, norm="rms")
 
 
+class TitansStackConfig(Layout):
+    """Residual blocks of Titans' memory as a layer (LMM), then a SwiGLU, each behind an RMS norm."""
+
+    kind: Literal["titans"] = "titans"
+    norm: ClassVar[NormKind | None] = "rms"
+    heads: Count = 4
+    memory: Memory = "linear"
+    factor: Count = 4  # of the two layers of an "mlp", see workbench.cells.titans
+    refresh: Count = 1
+    conv: Annotated[int, Field(ge=2)] = 4
+    persistent: Annotated[int, Field(ge=0)] = 0
+    mlp_factor: Annotated[float, Field(gt=0)] = 8 / 3
+
+    def block(self, at: int) -> Block:
+        """One layer with its MLP."""
+        cell = Titans(
+            self.width,
+            heads=self.heads,
+            memory=self.memory,
+            factor=self.factor,
+            refresh=self.refresh,
+            conv=self.conv,
+            persistent=self.persistent,
+        )
+        mlp = GatedMLP(self.width, factor=self.mlp_factor, layers=self.layers, activation="silu")
+        return Block(self.width, cell, mlp, self.dropout, norm="rms")
+
+
 class RWKV7StackConfig(Layout):
     """Blocks of RWKV-7: time mix and channel mix, each behind a layer norm; the first block's values reach all."""
 
@@ -238,6 +267,8 @@ class RWKV7StackConfig(Layout):
     head_size: Count = 16
     ranks: Ranks | None = None  # of decay, rate, value and gate; None is the official formula of the width
     norm_eps: Annotated[float, Field(gt=0)] | None = None  # None is 1e-5 head_size
+    output_bias: bool = False  # of the time mix; weights of the authors' demonstrations have one
+    mlp_factor: Count = 4
 
     @model_validator(mode="after")
     def _head_fits(self) -> "RWKV7StackConfig":
@@ -248,8 +279,15 @@ class RWKV7StackConfig(Layout):
     def block(self, at: int) -> MixBlock:
         """Time mix and channel mix at a position."""
         place = {"layer": at, "layers": self.layers}
-        cell = RWKV7(self.width, head_size=self.head_size, ranks=self.ranks, norm_eps=self.norm_eps, **place)
-        return MixBlock(self.width, cell, ChannelMix(self.width, **place), self.dropout)
+        cell = RWKV7(
+            self.width,
+            head_size=self.head_size,
+            ranks=self.ranks,
+            norm_eps=self.norm_eps,
+            output_bias=self.output_bias,
+            **place,
+        )
+        return MixBlock(self.width, cell, ChannelMix(self.width, factor=self.mlp_factor, **place), self.dropout)
 
 
 StackConfig = Annotated[
@@ -258,6 +296,7 @@ StackConfig = Annotated[
     | XLSTMStackConfig
     | XLSTMLargeStackConfig
     | GatedDeltaStackConfig
+    | TitansStackConfig
     | RWKV7StackConfig,
     Field(discriminator="kind"),
 ]

@@ -18,6 +18,10 @@ NAMES = {
     "write_strength": "share of the new content in the memory after the step, 0 ... 1; of the error that is written, "
     "up to 2 with negative eigenvalues",
     "reset": "share of the past that the candidate sees, 0 ... 1",
+    "step_size": "how far the memory moves against the gradient of its loss",
+    "momentum": "share of the surprise that is carried on, 0 ... 1",
+    "surprise": "length of the memory's error about the value, before it learns from it",
+    "surprise_norm": "Frobenius norm of what moves the memory, momentum included",
     "error": "what the memory got wrong about the value, before it is written",
     "removal_key": "under what is removed, of length 1",
     "removed": "what the memory held under the removal key",

@@ -1,0 +1,204 @@
+"""Titans: the memory as a layer, a small network that learns while it reads, between convolution and output gate."""
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from workbench.cells.checks import check_input
+from workbench.cells.gated_delta import normalize
+from workbench.cells.parts import CausalConv, RMSNorm, merge_heads, split_heads, zero_padding
+from workbench.cells.roles import tag
+from workbench.kernels.backends import Choice
+from workbench.kernels.checks import compute_dtype, inside
+from workbench.kernels.neural_memory import (
+    NeuralMemoryMLPState,
+    NeuralMemoryState,
+    first_state,
+    neural_memory,
+    neural_memory_gates,
+    neural_memory_mlp,
+    neural_memory_mlp_gates,
+)
+from workbench.shapes import Float, Int, Tensor
+
+Memory = Literal["linear", "mlp"]
+LARGEST_STEP = {"linear": 0.5, "mlp": 0.05}
+FORGET, MOMENTUM, STEP = 0.01, 0.9, 0.1  # of fresh gates; the last in largest steps
+
+
+class TitansCellState(NamedTuple):
+    """What a stream must carry. The memory knows how far it is in its span, so that any cut is exact."""
+
+    tail: Tensor  # last inputs of the convolution: q, k and v side by side (B, conv - 1, 3E)
+    memory: NeuralMemoryState | NeuralMemoryMLPState
+
+
+class Inputs(NamedTuple):
+    """What the kernel and the way out of the layer need; what the kernel takes is float32 or wider."""
+
+    q: Tensor  # of length 1 (B, H, T, D)
+    k: Tensor  # of length 1 (B, H, T, D)
+    v: Tensor  # (B, H, T, D)
+    alpha: Tensor  # share of the memory that is forgotten (B, H, T)
+    eta: Tensor  # share of the surprise that is carried on (B, H, T)
+    theta: Tensor  # step size (B, H, T)
+    gate: Tensor  # what multiplies the output (B, T, E)
+
+
+class Titans(nn.Module):
+    """LMM, the long-term memory alone as a layer of a sequence model.
+
+    q, k, v = SiLU(conv(W x)), q and k of length 1 in each head;   alpha, eta = sigmoid(W x + b);
+    theta = step_max sigmoid(W x + b);   y = W_o (RMSNorm(o) SiLU(W_g x)), o being the memory's answer to q.
+
+    What the paper leaves open is chosen here. Its gates depend on x alone, one number for each head and step. At
+    first they are the same for all x: 0.01 is forgotten, 0.9 of the surprise is carried on, and steps are a tenth of
+    the largest. A memory that learns is unstable where its steps are too long: 0.5 is the largest for one matrix,
+    which with keys of length 1 and without momentum corrects the whole error; two layers, whose gradients grow with
+    their weights, take a tenth of it. The norm is within each head, its weight shared by the heads.
+
+    Args:
+        width: model width E, a multiple of heads.
+        heads: heads H, each with a memory of its own.
+        memory: "linear" is one matrix, empty at first; "mlp" has two layers, whose first weights are learned.
+        factor: hidden width of the two layers, in sizes of a head.
+        refresh: steps that share the weights at which gradients are taken, the paper's mini-batch.
+        conv: steps that the convolution sees.
+        persistent: learned inputs that every sequence begins with (Sec. 3.3); their outputs are dropped.
+        step_max: largest step size; None is 0.5 for "linear" and 0.05 for "mlp".
+        backend: form of the kernel, by name or as a `Choice`.
+
+    References:
+        Behrouz et al. (2024), Titans: Learning to Memorize at Test Time, arXiv:2501.00663, Secs. 3 and 4.3-4.4.
+    """
+
+    role = "core"
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        heads: int = 4,
+        memory: str = "linear",
+        factor: int = 4,
+        refresh: int = 1,
+        conv: int = 4,
+        persistent: int = 0,
+        step_max: float | None = None,
+        backend: str | Choice = "auto",
+    ) -> None:
+        super().__init__()
+        if memory not in LARGEST_STEP:
+            raise ValueError(f"memory={memory!r} is unknown; choose one of {', '.join(LARGEST_STEP)}.")
+        if heads < 1 or width % heads:
+            raise ValueError(
+                f"width={width} is not a multiple of heads={heads}; try heads={math.gcd(width, max(heads, 1))}."
+            )
+        if refresh < 1 or persistent < 0 or factor < 1:
+            raise ValueError(f"{refresh=} and {factor=} must be 1 or more, and {persistent=} 0 or more.")
+        step_max = LARGEST_STEP[memory] if step_max is None else step_max
+        if step_max <= 0:
+            raise ValueError(f"step_max={step_max} lets the memory learn nothing; take more than 0.")
+        self.width, self.heads, self.refresh, self.backend = width, heads, refresh, backend
+        self.memory, self.step_max = memory, step_max
+        size = width // heads
+        self.qkv = tag("projection", nn.Linear(width, 3 * width, bias=False))
+        self.conv = tag("input", CausalConv(3 * width, conv, bias=False))
+        self.gates = tag("input", nn.Linear(width, 3 * heads))  # alpha, eta, theta
+        nn.init.zeros_(self.gates.weight)
+        shares = torch.tensor([FORGET, MOMENTUM, STEP]).repeat_interleave(heads)
+        self.gates.bias.data = torch.logit(shares)
+        first = {}
+        if memory == "mlp":
+            hidden = factor * size
+            first["w1"] = nn.Parameter(torch.randn(heads, hidden, size) / math.sqrt(size))
+            first["w2"] = nn.Parameter(torch.randn(heads, size, hidden) / math.sqrt(hidden))
+        self.first = tag("memory", nn.ParameterDict(first))
+        tokens = {"tokens": nn.Parameter(torch.randn(persistent, width))} if persistent else {}
+        self.persistent = tag("persistent", nn.ParameterDict(tokens))
+        self.gate = tag("projection", nn.Linear(width, width, bias=False))
+        self.norm = RMSNorm(size, eps=1e-5)
+        self.down = tag("projection", nn.Linear(width, width, bias=False))
+
+    def project(
+        self, x: Float[Tensor, "B T E"], state: TitansCellState | None, lengths: Int[Tensor, " B"] | None
+    ) -> tuple[Inputs, Tensor, tuple | None]:
+        """Return what the kernel needs, the new tail of the convolution, and the kernel's state."""
+        tail, memory = (None, None) if state is None else state
+        x = zero_padding(x, lengths)
+        smooth, tail = self.conv(self.qkv(x), tail, lengths)
+        wide = compute_dtype(smooth)
+        q, k, v = (split_heads(part, self.heads) for part in F.silu(smooth.to(wide)).chunk(3, -1))
+        alpha, eta, theta = torch.sigmoid(self.gates(x).to(wide)).transpose(1, 2).chunk(3, 1)
+        return Inputs(normalize(q), normalize(k), v, alpha, eta, self.step_max * theta, self.gate(x)), tail, memory
+
+    def learn(
+        self, at: Inputs, memory: tuple | None, lengths: Int[Tensor, " B"] | None
+    ) -> tuple[Float[Tensor, "B H T D"], tuple]:
+        """Run the memory: its answers, and what it has become."""
+        options = {"refresh": self.refresh, "lengths": lengths, "backend": self.backend}
+        if self.memory == "linear":
+            return neural_memory(*at[:6], memory, **options)
+        first = (w.to(at.q.dtype) for w in (self.first["w1"], self.first["w2"]))
+        return neural_memory_mlp(*at[:6], *first, memory, **options)
+
+    def leave(self, o: Float[Tensor, "B H T D"], at: Inputs) -> Float[Tensor, "B T E"]:
+        """The way from the memory's answer to the output of the layer."""
+        return self.down(merge_heads(self.norm(o)).to(at.gate.dtype) * F.silu(at.gate))
+
+    def begin(self, x: Float[Tensor, "B T E"], state: TitansCellState | None) -> TitansCellState | None:
+        """The state before the first step: where none is given, the one that the persistent inputs leave."""
+        if state is not None or not self.persistent:
+            return state
+        tokens = self.persistent["tokens"].to(x.dtype).expand(len(x), -1, -1)
+        at, tail, _ = self.project(tokens, None, None)
+        return TitansCellState(tail, self.learn(at, None, None)[1])
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T E"],
+        state: TitansCellState | None = None,
+        *,
+        lengths: Int[Tensor, " B"] | None = None,
+    ) -> tuple[Float[Tensor, "B T E"], TitansCellState]:
+        """Return y (B, T, E) and the state after the last step."""
+        check_input(self, x, state, TitansCellState, lengths)
+        at, tail, memory = self.project(x, self.begin(x, state), lengths)
+        o, memory = self.learn(at, memory, lengths)
+        return zero_padding(self.leave(o, at), lengths), TitansCellState(tail, memory)
+
+    def trace(
+        self, x: Float[Tensor, "B T E"], state: TitansCellState | None, lengths: Int[Tensor, " B"] | None
+    ) -> tuple[Float[Tensor, "B T E"], dict[str, Tensor]]:
+        """Compute the output again, by the reference, with every quantity by name (see workbench.trace)."""
+        at, _, memory = self.project(x, self.begin(x, state), lengths)
+        if self.memory == "linear":
+            gates = neural_memory_gates
+        else:
+            gates = neural_memory_mlp_gates
+            first = (w.to(at.q.dtype) for w in (self.first["w1"], self.first["w2"]))
+            memory = first_state(*first, len(x)) if memory is None else memory
+        o, _, seen = gates(*at[:6], memory, refresh=self.refresh, lengths=lengths)
+        if lengths is None:
+            alive = torch.ones_like(at.alpha, dtype=torch.bool)
+        else:
+            alive = inside(lengths, x.shape[1])[:, None].expand_as(at.alpha)
+            o = o * alive[..., None]
+        return zero_padding(self.leave(o, at), lengths), {
+            "input": torch.where(alive, at.theta / self.step_max, 0),
+            "forget": torch.where(alive, 1 - at.alpha, 1),
+            "log_forget": torch.where(alive, torch.log1p(-at.alpha), 0),
+            "step_size": torch.where(alive, at.theta, 0),
+            "momentum": torch.where(alive, at.eta, 1),
+            "surprise": torch.where(alive, seen.error, 0),
+            "surprise_norm": seen.momentum,
+            "state_norm": seen.size,
+            "output": split_heads(F.silu(at.gate), self.heads),
+            "query": at.q,
+            "key": at.k,
+            "value": at.v,
+            "hidden": o,
+        }
