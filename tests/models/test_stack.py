@@ -1,12 +1,14 @@
 """Stacks: streaming and refusals."""
 
+from typing import get_args
+
 import pytest
 import torch
 from pydantic import ValidationError
 from torch.testing import assert_close
 
 from workbench.cells.states import map_state
-from workbench.models.layouts import LSTMStackConfig, XLSTMStackConfig
+from workbench.models.layouts import LSTMStackConfig, StackConfig, XLSTMStackConfig
 
 
 @pytest.mark.parametrize(
@@ -27,6 +29,19 @@ def test_stream_equals_one_pass(config):
     map_state(lambda z: seen.append(z) or z, last)
     map_state(lambda z: assert_close(z, seen.pop(0), rtol=1e-10, atol=1e-10) or z, state)
     assert not seen
+
+
+@pytest.mark.parametrize("layout", get_args(get_args(StackConfig)[0]))
+def test_a_state_holds_no_more_memory_after_many_steps(layout):
+    """A view of the last step would keep all steps alive."""
+    stack, held = layout(width=16).build(), []
+    for steps in (4, 40):
+        sizes = []
+        map_state(
+            lambda x, sizes=sizes: sizes.append(x.untyped_storage().nbytes()), stack(torch.randn(1, steps, 16))[1]
+        )
+        held.append(sizes)
+    assert held[0] == held[1]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from workbench.cells.checks import check_input
 from workbench.cells.parts import zero_padding
 from workbench.cells.roles import tag
 from workbench.cells.token_shift import check_position, fresh_blend, token_shift
@@ -36,6 +37,7 @@ class ChannelMix(nn.Module):
     def __init__(self, width: int, *, layer: int = 0, layers: int = 1, factor: int = 4) -> None:
         super().__init__()
         check_position(layer, layers)
+        self.width = width
         self.blend = nn.Parameter(fresh_blend(width, (1 - layer / layers) ** 4))
         self.key = tag("projection", nn.Linear(width, factor * width, bias=False))
         self.value = tag("projection", nn.Linear(factor * width, width, bias=False))
@@ -50,6 +52,7 @@ class ChannelMix(nn.Module):
         lengths: Int[Tensor, " B"] | None = None,
     ) -> tuple[Float[Tensor, "B T E"], ChannelMixState]:
         """Return y (B, T, E) and the state after the last step."""
+        check_input(self, x, state, ChannelMixState, lengths)
         x = zero_padding(x, lengths)
         delta, last = token_shift(x, None if state is None else state.shift, lengths)
         hidden = torch.relu(self.key(x + delta * self.blend)).square()

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from workbench.cells.checks import check_input
 from workbench.cells.parts import CausalConv, RMSNorm, merge_heads, split_heads, zero_padding
 from workbench.cells.roles import tag
 from workbench.kernels.backends import Choice
@@ -88,7 +89,8 @@ class GatedDelta(nn.Module):
                 f"expand_v={expand_v} with head_size={K} makes values of {K * expand_v:g} units, which must be a whole "
                 f"number from 1; try expand_v={max(1, round(expand_v))}."
             )
-        self.heads, self.sizes, self.backend = heads, (heads * K, heads * K, heads * V), backend
+        self.width, self.heads, self.backend = width, heads, backend
+        self.sizes = (heads * K, heads * K, heads * V)
         self.strongest = 2 if negative_eigenvalues else 1
         self.qkv = tag("projection", nn.Linear(width, sum(self.sizes), bias=False))
         self.conv = tag("input", CausalConv(sum(self.sizes), conv, bias=False))
@@ -112,7 +114,8 @@ class GatedDelta(nn.Module):
         wide = compute_dtype(smooth)
         q, k, v = (split_heads(part, self.heads) for part in F.silu(smooth.to(wide)).split(self.sizes, -1))
         beta = self.strongest * torch.sigmoid(write.to(wide))
-        pace = F.softplus(forget.to(wide) + self.forget_bias.to(wide)[:, None])
+        # softplus(z) = -log sigmoid(-z); F.softplus's gradient breaks compiled graphs when layouts differ (torch 2.13)
+        pace = -F.logsigmoid(-(forget.to(wide) + self.forget_bias.to(wide)[:, None]))
         log_forget = -torch.exp(self.log_rate.to(wide))[:, None] * pace
         q, k = normalize(q) * q.shape[-1] ** -0.5, normalize(k)
         return Inputs(q, k, v, beta, log_forget, self.gate(x)), tail, memory
@@ -129,6 +132,7 @@ class GatedDelta(nn.Module):
         lengths: Int[Tensor, " B"] | None = None,
     ) -> tuple[Float[Tensor, "B T E"], GatedDeltaCellState]:
         """Return y (B, T, E) and the state after the last step."""
+        check_input(self, x, state, GatedDeltaCellState, lengths)
         at, tail, memory = self.project(x, state, lengths)
         o, memory = gated_delta(at.q, at.k, at.v, at.beta, at.log_forget, memory, lengths=lengths, backend=self.backend)
         return self.leave(o, at), GatedDeltaCellState(tail, memory)

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from workbench.cells.checks import check_input
 from workbench.cells.parts import merge_heads, split_heads, zero_padding
 from workbench.cells.roles import tag
 from workbench.kernels.backends import Choice
@@ -27,7 +28,7 @@ class LSTM(nn.Module):
 
     def __init__(self, width: int, *, backend: str | Choice = "auto") -> None:
         super().__init__()
-        self.backend = backend
+        self.width, self.backend = width, backend
         bound = width**-0.5
         self.gates = tag("input", nn.Linear(width, 4 * width))
         self.recurrent = nn.Parameter(torch.empty(4, 1, width, width).uniform_(-bound, bound))
@@ -47,6 +48,7 @@ class LSTM(nn.Module):
         lengths: Int[Tensor, " B"] | None = None,
     ) -> tuple[Float[Tensor, "B T E"], LSTMState]:
         """Return y (B, T, E) and the state after the last step."""
+        check_input(self, x, state, LSTMState, lengths)
         h, state = lstm(self.project(x, lengths), self.recurrent, state, lengths=lengths, backend=self.backend)
         return merge_heads(h), state
 
@@ -55,7 +57,7 @@ class LSTM(nn.Module):
     ) -> tuple[Float[Tensor, "B T E"], dict[str, Tensor]]:
         """Compute the output again, by the reference, with every quantity by name (see workbench.trace)."""
         h, _, gates = lstm_gates(self.project(x, lengths), self.recurrent, state, lengths)
-        return merge_heads(h), {
+        return zero_padding(merge_heads(h), lengths), {
             "candidate": gates.z,
             "input": gates.i,
             "forget": gates.log_f.exp(),

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from workbench.cells.checks import check_input
 from workbench.cells.parts import CausalConv, HeadNorm, HeadwiseLinear, small_init, split_heads, wang_init, zero_padding
 from workbench.cells.roles import tag
 from workbench.kernels.backends import Choice
@@ -127,7 +128,7 @@ class MLSTM(nn.Module):
         inner = 2 * width if inner is None else inner
         if inner % heads or inner % block:
             raise ValueError(f"the inner width {inner} must be a multiple of heads={heads} and of block={block}.")
-        self.heads, self.gates, self.backend = heads, gates, backend
+        self.width, self.heads, self.gates, self.backend = width, heads, gates, backend
         self.kernel = KERNELS[gates][0]
         self.up = tag("projection", nn.Linear(width, 2 * inner, bias=False))
         self.conv = tag("input", CausalConv(inner, conv))
@@ -173,6 +174,7 @@ class MLSTM(nn.Module):
         lengths: Int[Tensor, " B"] | None = None,
     ) -> tuple[Float[Tensor, "B T E"], MLSTMCellState]:
         """Return y (B, T, E) and the state after the last step."""
+        check_input(self, x, state, MLSTMCellState, lengths)
         at, tail, memory = self.project(x, state, lengths)
         h, memory = self.kernel(*at[:5], memory, lengths=lengths, backend=self.backend)
         return zero_padding(self.leave(h, at), lengths), MLSTMCellState(tail, memory)

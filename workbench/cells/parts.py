@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from workbench.cells.checks import check_tail
 from workbench.cells.roles import tag
 from workbench.kernels.checks import silence
 from workbench.shapes import Float, Int, Tensor
@@ -118,10 +119,11 @@ class CausalConv(nn.Module):
         """
         if tail is None:
             tail = x.new_zeros(x.shape[0], self.size - 1, x.shape[2])
+        check_tail("tail", tail, self.size - 1, x)
         seen = torch.cat([tail, x], 1)
         y = F.conv1d(seen.transpose(1, 2), self.weight[:, None], self.bias, groups=x.shape[2]).transpose(1, 2)
         if lengths is None:
-            return y, seen[:, x.shape[1] :]
+            return y, seen[:, x.shape[1] :].clone()  # a view would keep all T steps in memory
         last = lengths[:, None] + torch.arange(self.size - 1, device=x.device)  # positions in `seen`
         return y, seen.gather(1, last[..., None].expand(-1, -1, x.shape[2]))
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from workbench.cells.checks import check_input
 from workbench.cells.parts import merge_heads, split_heads, zero_padding
 from workbench.cells.roles import tag
 from workbench.cells.rwkv7_initial import Ranks, initial, official_ranks
@@ -72,6 +73,7 @@ class RWKV7(nn.Module):
         layers: layers of the stack; with the position it sets the initial values.
         ranks: inner widths of the gates; None is `official_ranks(width)`.
         norm_eps: added to the variance in the norm of each head; None is 1e-5 N.
+        output_bias: add a constant to the output, as weights of the authors' demonstrations need.
         backend: form of the kernel, by name or as a `Choice`.
 
     References:
@@ -91,6 +93,7 @@ class RWKV7(nn.Module):
         layers: int = 1,
         ranks: Ranks | None = None,
         norm_eps: float | None = None,
+        output_bias: bool = False,
         backend: str | Choice = "auto",
     ) -> None:
         super().__init__()
@@ -100,7 +103,7 @@ class RWKV7(nn.Module):
                 f"try head_size={math.gcd(width, head_size)} or width={-(-width // head_size) * head_size}."
             )
         check_position(layer, layers)
-        self.heads, self.layer, self.backend = width // head_size, layer, backend
+        self.width, self.heads, self.layer, self.backend = width, width // head_size, layer, backend
         rank = Ranks(*(ranks or official_ranks(width)))
         start = initial(width, head_size, layer, layers)
         self.blend = nn.Parameter(start["blend"])  # for r, w, k, v, a, g
@@ -113,10 +116,11 @@ class RWKV7(nn.Module):
         self.replacement = nn.Parameter(torch.full((width,), 1.02))
         self.bonus = nn.Parameter(torch.full((self.heads, head_size), -0.04))
         self.norm = tag("norm", nn.GroupNorm(self.heads, width, 1e-5 * head_size if norm_eps is None else norm_eps))
-        self.output = tag("projection", nn.Linear(width, width, bias=False))
+        self.output = tag("projection", nn.Linear(width, width, bias=output_bias))
         for linear, gain in ((self.receptance, 1.0), (self.key, 0.1), (self.value, 1.0)):
             nn.init.orthogonal_(linear.weight, gain=gain)
-        nn.init.zeros_(self.output.weight)
+        for parameter in self.output.parameters():
+            nn.init.zeros_(parameter)
         nn.init.constant_(self.norm.weight, ((layer + 1) / layers) ** 0.7)
 
     def project(
@@ -163,6 +167,8 @@ class RWKV7(nn.Module):
                 f"v_first is {tuple(v_first.shape)}, and must be (B, T, E) = {tuple(x.shape)}: the values that "
                 f"layer 0 made of these same steps."
             )
+        if v_first is not None and v_first.device != x.device:
+            raise ValueError(f"v_first is on {v_first.device}, and x on {x.device}; move both to one device.")
         v_first = v_first if v_first is None else zero_padding(v_first, lengths)
         if self.layer == 0:
             return self.value(x) if v_first is None else v_first, None
@@ -196,6 +202,7 @@ class RWKV7(nn.Module):
         Raises:
             ValueError: a layer above the first got no v_first, or one of another shape.
         """
+        check_input(self, x, state, RWKV7CellState, lengths)
         at, shift, memory = self.project(x, state, lengths, v_first)
         y, memory = rwkv7(*at[:6], memory, lengths=lengths, backend=self.backend)
         return zero_padding(self.leave(y, at), lengths), RWKV7CellState(shift, memory)
@@ -209,6 +216,7 @@ class RWKV7(nn.Module):
         v_first: Float[Tensor, "B T E"] | None = None,
     ) -> tuple[Float[Tensor, "B T E"], RWKV7CellState, Float[Tensor, "B T E"]]:
         """Return y and the state as `forward` does, and the v_first for the layers above (B, T, E)."""
+        check_input(self, x, state, RWKV7CellState, lengths)
         if self.layer == 0 and v_first is None:
             quiet = zero_padding(x, lengths)
             delta, _ = token_shift(quiet, None if state is None else state.shift, lengths)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from workbench.cells.checks import check_input, check_tail
 from workbench.cells.parts import CausalConv, HeadNorm, HeadwiseLinear, split_heads, zero_padding
 from workbench.cells.roles import tag
 from workbench.kernels.backends import Choice
@@ -62,7 +63,7 @@ class SLSTM(nn.Module):
             raise ValueError(
                 f"width={width} is not a multiple of heads={heads}; try width={-(-width // heads) * heads}."
             )
-        self.heads, self.forget, self.backend = heads, forget, backend
+        self.width, self.heads, self.forget, self.backend = width, heads, forget, backend
         self.kernel, self.log_forget = KERNELS[forget]
         self.conv = tag("input", CausalConv(width, conv)) if conv else None
         self.gates = tag("input", nn.ModuleDict({g: HeadwiseLinear(width, heads) for g in "zifo"}))
@@ -80,6 +81,8 @@ class SLSTM(nn.Module):
         tail, memory = (None, None) if state is None else state
         x = zero_padding(x, lengths)
         if self.conv is None:
+            if tail is not None:
+                check_tail("tail", tail, 0, x)
             smooth, tail = x, x[:, :0]
         else:
             smooth, tail = self.conv(x, tail, lengths)
@@ -96,6 +99,7 @@ class SLSTM(nn.Module):
         lengths: Int[Tensor, " B"] | None = None,
     ) -> tuple[Float[Tensor, "B T E"], SLSTMCellState]:
         """Return y (B, T, E) and the state after the last step."""
+        check_input(self, x, state, SLSTMCellState, lengths)
         wx, tail, memory = self.project(x, state, lengths)
         h, memory = self.kernel(wx, self.recurrent, memory, lengths=lengths, backend=self.backend)
         return self.norm(h), SLSTMCellState(tail, memory)
@@ -107,7 +111,7 @@ class SLSTM(nn.Module):
         wx, _, memory = self.project(x, state, lengths)
         h, _, gates = slstm_gates(wx, self.recurrent, memory, lengths, self.log_forget)
         write = torch.exp(gates.i - gates.m)
-        return self.norm(h), {
+        return zero_padding(self.norm(h), lengths), {
             "candidate": gates.z,
             "log_input": gates.i,
             "input": write,

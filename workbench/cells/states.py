@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -43,13 +43,17 @@ def load_state(path: str | Path, device: torch.device | str = "cpu") -> tuple:
     """Read a state that `save_state` wrote.
 
     Raises:
-        ValueError: the file holds no state, or one of a kind that this version does not know.
+        ValueError: the file holds no state, not all of it, or one of a kind that this version does not know.
     """
-    with safe_open(path, "pt", str(device)) as file:
-        metadata = file.metadata() or {}
-        if metadata.get("format") != "workbench state 1":
-            raise ValueError(f"{path} holds no state: its format is {metadata.get('format')!r}; save_state writes one.")
-        return _rebuild(json.loads(metadata["structure"]), "state", file.get_tensor)
+    try:
+        with safe_open(path, "pt", str(device)) as file:
+            metadata = file.metadata() or {}
+            found = metadata.get("format")
+            if found != "workbench state 1":
+                raise ValueError(f"{path} holds no state: its format is {found!r}; save_state writes one.")
+            return _rebuild(json.loads(metadata["structure"]), "state", file.get_tensor)
+    except SafetensorError as error:
+        raise ValueError(f"{path} cannot be read: {error}; save the state again with save_state.") from error
 
 
 def _walk(state: tuple | Tensor | None, path: str) -> Iterator[tuple[str, Tensor]]:
@@ -74,7 +78,15 @@ def _rebuild(structure: str | list | None, path: str, tensor: Callable[[str], Te
         return structure and tensor(path)
     name, *inner = structure
     parts = [_rebuild(part, f"{path}.{place}", tensor) for place, part in enumerate(inner)]
-    return tuple(parts) if name == "tuple" else _kind(name)(*parts)
+    if name == "tuple":
+        return tuple(parts)
+    kind = _kind(name)
+    if len(parts) != len(kind._fields):
+        raise ValueError(
+            f"the file holds a {name!r} of {len(parts)} fields, and this version's has {len(kind._fields)}: "
+            f"{', '.join(kind._fields)}; load it with the version that saved it."
+        )
+    return kind(*parts)
 
 
 def _kind(name: str) -> type[tuple]:

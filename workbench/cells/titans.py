@@ -153,7 +153,7 @@ class Titans(nn.Module):
         """The state before the first step: where none is given, the one that the persistent inputs leave."""
         if state is not None or not self.persistent:
             return state
-        tokens = self.persistent["tokens"].to(x.dtype).expand(len(x), -1, -1)
+        tokens = self.persistent["tokens"].to(x.dtype).expand(x.shape[0], -1, -1)
         at, tail, _ = self.project(tokens, None, None)
         return TitansCellState(tail, self.learn(at, None, None)[1])
 

@@ -6,6 +6,7 @@ References:
 
 import torch
 
+from workbench.cells.checks import check_tail
 from workbench.shapes import Float, Int, Tensor
 
 
@@ -24,10 +25,11 @@ def token_shift(
     """
     if last is None:
         last = torch.zeros_like(x[:, :1])
+    check_tail("shift", last, 1, x)
     seen = torch.cat([last, x], 1)
     delta = seen[:, :-1] - x
     if lengths is None:
-        return delta, x[:, -1:]
+        return delta, x[:, -1:].clone()  # a view would keep all T steps in memory
     return delta, seen.gather(1, lengths[:, None, None].long().expand(-1, 1, x.shape[2]))
 
 

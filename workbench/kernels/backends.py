@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 
+import torch
 from torch import Tensor
 
 from workbench.kernels.recompute import in_segments
@@ -106,7 +107,8 @@ class Backends:
             other = "mlstm" if sigmoid else "mlstm_sigmoid"
             raise ValueError(f"{official!r} names a kernel of another recurrence; call {other}, not {self.recurrence}.")
         name = form if form in self.rows else "chunkwise"
-        warnings.warn(f"{official!r} stands for our exact form {name!r} of {self.recurrence}.", stacklevel=5)
+        if not torch.compiler.is_compiling():  # a graph cannot warn
+            warnings.warn(f"{official!r} stands for our exact form {name!r} of {self.recurrence}.", stacklevel=5)
         return name
 
     def running(self, *inputs: Tensor, **options: object) -> list[str]:
@@ -114,12 +116,23 @@ class Backends:
         return [name for name, row in self.rows.items() if row.refuse(*inputs, **options) is None]
 
 
-_LOADED: dict[str, Callable] = {}
+class Forms:
+    """The forms that were imported, each an attribute: torch.compile finds those that came while it was looking."""
+
+
+FORMS = Forms()
 
 
 def load(path: str) -> Callable:
-    """Import a form on its first use."""
-    if path not in _LOADED:
+    """The form at a path, imported on its first use."""
+    return getattr(FORMS, imported(path))
+
+
+@torch.compiler.assume_constant_result
+def imported(path: str) -> str:
+    """Import a form on its first use; its name in `FORMS`. torch.compile calls this and does not look inside."""
+    name = path.replace(".", "_").replace(":", "_")
+    if not hasattr(FORMS, name):
         module, function = path.split(":")
-        _LOADED[path] = getattr(import_module(module), function)
-    return _LOADED[path]
+        setattr(FORMS, name, getattr(import_module(module), function))
+    return name

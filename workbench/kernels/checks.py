@@ -84,6 +84,8 @@ def check_state(
 def check_lengths(kernel: str, lengths: Tensor | None, batch: int, steps: int) -> None:
     """Refuse lengths that are not one whole number from 0 to T for each sequence.
 
+    A compiled or exported graph cannot look at values: there the range goes unchecked.
+
     Raises:
         TypeError: not an integer tensor.
         ValueError: wrong shape or out of range.
@@ -94,6 +96,8 @@ def check_lengths(kernel: str, lengths: Tensor | None, batch: int, steps: int) -
         raise TypeError(f"{kernel}: lengths must be a tensor of whole numbers, one for each sequence.")
     if lengths.shape != (batch,):
         raise ValueError(f"{kernel}: lengths is {tuple(lengths.shape)}, and must be (B,) = ({batch},).")
+    if torch.compiler.is_compiling():
+        return
     low, high = (int(lengths.min()), int(lengths.max())) if batch else (0, 0)
     if low < 0 or high > steps:
         raise ValueError(f"{kernel}: lengths run from {low} to {high}, and must stay between 0 and T = {steps}.")

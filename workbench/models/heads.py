@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from workbench.shapes import Float, Tensor
+from workbench.kernels.checks import inside
+from workbench.shapes import Float, Int, Tensor
 
 PoolKind = Literal["last", "mean", "attention"]
 
@@ -26,20 +27,24 @@ class Pool(nn.Module):
         self.kind = kind
         self.query = nn.Parameter(torch.zeros(width)) if kind == "attention" else None
 
-    def weights(self, hidden: Float[Tensor, "B T E"]) -> Float[Tensor, "B T"]:
-        """The share of each step; a row adds up to 1."""
+    def weights(self, hidden: Float[Tensor, "B T E"], lengths: Int[Tensor, " B"] | None = None) -> Float[Tensor, "B T"]:
+        """The share of each step; a row adds up to 1, or to 0 where a sequence has no step."""
         batch, steps, width = hidden.shape
+        ends = torch.full((batch,), steps, device=hidden.device) if lengths is None else lengths
+        here = inside(ends, steps)
         if self.kind == "attention":
-            return torch.softmax(hidden @ self.query / width**0.5, -1)
+            scores = hidden @ self.query / width**0.5
+            scores = scores.masked_fill(~here, torch.finfo(scores.dtype).min)
+            return torch.softmax(scores, -1).masked_fill(~here, 0)
         if self.kind == "mean":
-            return hidden.new_full((batch, steps), 1 / steps)
-        return F.one_hot(torch.tensor(steps - 1, device=hidden.device), steps).to(hidden).expand(batch, -1)
+            return here.to(hidden) / ends.clamp(min=1)[:, None]
+        return (torch.arange(steps, device=hidden.device) == ends[:, None] - 1).to(hidden)
 
-    def forward(self, hidden: Float[Tensor, "B T E"]) -> Float[Tensor, "B E"]:
-        """The weighted sum over time."""
-        if self.kind == "last":
+    def forward(self, hidden: Float[Tensor, "B T E"], lengths: Int[Tensor, " B"] | None = None) -> Float[Tensor, "B E"]:
+        """The weighted sum over time, of the first steps alone where there are lengths (B,)."""
+        if self.kind == "last" and lengths is None:
             return hidden[:, -1]
-        return torch.einsum("bt,bte->be", self.weights(hidden), hidden)
+        return torch.einsum("bt,bte->be", self.weights(hidden, lengths), hidden)
 
 
 class ForecastHead(nn.Module):

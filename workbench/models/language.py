@@ -8,6 +8,7 @@ from torch import nn
 
 from workbench.cells.parts import small_init, soft_cap
 from workbench.cells.roles import tag
+from workbench.kernels.checks import inside
 from workbench.models.block import make_norm
 from workbench.models.layouts import StackConfig, XLSTMStackConfig
 from workbench.models.stack import StackState
@@ -75,7 +76,34 @@ class LanguageModel(nn.Module):
         Args:
             tokens: whole numbers from 0 to vocabulary - 1 (B, T).
             state: what the last call returned; None is an empty past.
-            lengths: steps of each sequence (B,).
+            lengths: steps of each sequence (B,); what lies behind may hold any number.
+
+        Raises:
+            TypeError: tokens that are not whole numbers.
+            ValueError: tokens that are not in the vocabulary.
         """
+        if lengths is not None:
+            tokens = tokens.masked_fill(~inside(lengths, tokens.shape[1]), 0)
+        check_tokens(tokens, self.config.vocabulary)
         hidden, state = self.stack(self.embedding_norm(self.embedding(tokens)), state, lengths=lengths)
         return soft_cap(self.head(hidden), self.config.logit_cap), state
+
+
+def check_tokens(tokens: Tensor, vocabulary: int) -> None:
+    """Refuse tokens that the embedding has no row for: on a GPU, they would end the process.
+
+    Raises:
+        TypeError: they are not whole numbers.
+        ValueError: one is below 0, or not below the vocabulary.
+    """
+    if tokens.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"tokens must be int64 or int32, and are {tokens.dtype}; convert them with .long().")
+    if not tokens.numel() or tokens.is_meta:
+        return
+    low, high = (int(x) for x in tokens.aminmax())
+    if low < 0 or high >= vocabulary:
+        other = "" if high < vocabulary else f", or build the model with vocabulary={high + 1}"
+        raise ValueError(
+            f"tokens run from {low} to {high}, and must stay between 0 and {vocabulary - 1} with "
+            f"vocabulary={vocabulary}; encode with this model's own tokens{other}."
+        )

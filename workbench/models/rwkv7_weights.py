@@ -1,22 +1,28 @@
-"""Official RWKV-7 weights under our names, for a stack of `MixBlock`s with an embedding before and a head behind it.
+"""Official RWKV-7 weights under our names, and back: those of a `LanguageModel` around an `RWKV7StackConfig`.
 
-Two namings are understood: that of the training code and the published language models (`emb`, `blocks.0.att`,
-`ln_out`, `head`), and that of the authors' small demonstrations (`e`, `rwkv1`, `lno`, `o`), whose blocks hold a
-`rosa` module beside the time mix.
+Two namings are understood. That of the training code, in which the language models are published, is `emb`,
+`blocks.0.att`, `ln_out`, `head`. That of the authors' small demonstrations is `e`, `rwkv1`, `lno`, `o`; their blocks
+hold a `rosa` module beside the time mix. Its output is o(e s), s being a vector of plus and minus 1, so where the
+embedding e is 0 it is a constant, the bias of o: here `cell.output.bias`. It cannot be left out.
 
 References:
+    Peng et al. (2025), RWKV-7 "Goose" with Expressive Dynamic State Evolution, arXiv:2503.14456.
     github.com/BlinkDL/RWKV-LM, RWKV-v7/train_temp/src/model.py and RWKV-v8/251105_reverse_run.py.
 """
 
 import re
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Literal
 
 import torch
 
 from workbench.cells.rwkv7_initial import Ranks
+from workbench.models.language import LanguageModelConfig
+from workbench.models.layouts import RWKV7StackConfig
 from workbench.shapes import Tensor
 
+Naming = Literal["published", "demonstration"]
+NORM_EPS = 64e-5  # in the norm of each head, whatever its size
 BLEND = ("x_r", "x_w", "x_k", "x_v", "x_a", "x_g")  # a row of `blend` each
 SHARE = {"v0": "share.bias", "v1": "share.down", "v2": "share.up"}
 TIME_MIX = SHARE | {
@@ -39,44 +45,32 @@ TIME_MIX = SHARE | {
     "r_k": "bonus",
 }
 CHANNEL_MIX = {"x_k": "blend", "key.weight": "key.weight", "value.weight": "value.weight"}
+VECTORS = {*BLEND, "v0", "w0", "a0", "k_k", "k_a"}  # stored as (1, 1, E)
 NORM = ("weight", "bias")
-DEMO_TOP = {"e": "emb", "lno": "ln_out", "o": "head"}
+CONSTANT = "output.bias"
+ROSA = {  # shapes in widths; all but o.bias are without effect where emb is 0
+    **dict.fromkeys(("x_q", "x_k", "x_v", "rosa_qkv.emb"), "11E"),
+    **dict.fromkeys(("q.weight", "k.weight", "v.weight", "o.weight"), "EE"),
+    **dict.fromkeys(("q.bias", "k.bias", "v.bias", "o.bias"), "E"),
+}
+ENDS = {"emb": "embedding", "blocks.0.ln0": "embedding_norm", "ln_out": "stack.norm", "head": "head"}
+BLOCK = {"ln1": "norm", "att": "cell", "ln2": "mlp_norm", "ffn": "mlp"}
+DEMO_ENDS = {"e": "emb", "lno": "ln_out", "o": "head"}
 DEMO_BLOCK = {"rwkv": "att", "ffn": "ffn", "rosa": "rosa", "ln_a": "ln1", "ln_b": "ln2", "ln_c": "rosa_norm"}
 
 
-class OfficialSizes(NamedTuple):
-    """What the network must be built with for these weights."""
-
-    vocabulary: int
-    width: int
-    layers: int
-    head_size: int
-    ranks: Ranks
-    factor: int  # hidden width of the channel mix, in widths
-    embedding_norm: bool  # whether a norm follows the embedding
-    output_bias: bool  # whether the time mix adds a constant
-    head_bias: bool
-
-
-def from_official(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the same weights by our names and in our shapes.
-
-    Names are `embedding.weight`, `embedding_norm.*` where there is one, `blocks.<i>.norm.*`, `blocks.<i>.cell.*`
-    (an `RWKV7`), `blocks.<i>.mlp_norm.*`, `blocks.<i>.mlp.*` (a `ChannelMix`), `norm.*` and `head.*`.
+def from_official(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same weights by our names and in our shapes, under either naming.
 
     Published models leave out what layer 0 would need to blend in its own values; it is filled with zeros, and
-    never used. A `rosa` module whose embedding is zero adds a constant to the time mix, `cell.output.bias`.
+    never used.
 
     Raises:
-        ValueError: weights are missing, are unknown, or belong to a part that this network lacks.
+        ValueError: weights are missing, are unknown, or belong to a part that this network lacks, as a `rosa` module
+            does whose embedding is not 0.
     """
-    parts: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in state_dict.items():
-        path, _, leaf = _training_name(name).partition("@")
-        parts.setdefault(path, {})[leaf] = tensor
-    blocks = sorted({int(path.split(".")[1]) for path in parts if path.startswith("blocks.")})
-    if blocks != list(range(len(blocks))) or not blocks:
-        raise ValueError(f"these weights hold the blocks {blocks}, and must hold all from 0 upwards.")
+    parts = _parts({_training_name(name): x for name, x in weights.items()})
+    blocks = _blocks(parts, "blocks")
 
     def take(path: str, *leaves: str, optional: tuple[str, ...] = ()) -> dict[str, Tensor]:
         got = parts.pop(path, {})
@@ -86,24 +80,86 @@ def from_official(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     ours = {"embedding": take("emb", "weight")}
     if "blocks.0.ln0" in parts:
         ours["embedding_norm"] = take("blocks.0.ln0", *NORM)
-    for at in blocks:
-        block = f"blocks.{at}"
-        ours[f"{block}.norm"] = take(f"{block}.ln1", *NORM)
-        cell = take(f"{block}.att", *BLEND, *TIME_MIX, optional=tuple(SHARE) if at == 0 else ())
-        if at == 0 and not SHARE.keys() <= cell.keys():
-            cell = _unused_share(cell, parts.get("blocks.1.att", {})) | cell
-        ours[f"{block}.cell"] = time_mix(cell) | _constant(block, parts.pop(f"{block}.rosa", None))
-        parts.pop(f"{block}.rosa_norm", None)
-        ours[f"{block}.mlp_norm"] = take(f"{block}.ln2", *NORM)
-        ours[f"{block}.mlp"] = channel_mix(take(f"{block}.ffn", *CHANNEL_MIX))
-    ours["norm"] = take("ln_out", *NORM)
+    for at in range(blocks):
+        theirs, block = f"blocks.{at}", f"stack.blocks.{at}"
+        ours[f"{block}.norm"] = take(f"{theirs}.ln1", *NORM)
+        cell = take(f"{theirs}.att", *BLEND, *TIME_MIX, optional=tuple(SHARE) if at == 0 else ())
+        if at == 0 and not SHARE.keys() & cell.keys():
+            cell |= _unused_share(cell, parts.get("blocks.1.att", {}))
+        ours[f"{block}.cell"] = time_mix(cell)
+        if f"{theirs}.rosa" in parts:
+            ours[f"{block}.cell"] |= {CONSTANT: _constant(theirs, take(f"{theirs}.rosa", *ROSA))}
+            take(f"{theirs}.rosa_norm", *NORM)
+        ours[f"{block}.mlp_norm"] = take(f"{theirs}.ln2", *NORM)
+        ours[f"{block}.mlp"] = channel_mix(take(f"{theirs}.ffn", *CHANNEL_MIX))
+    ours["stack.norm"] = take("ln_out", *NORM)
     ours["head"] = take("head", "weight", optional=("bias",))
     if parts:
         raise ValueError(f"these weights hold {', '.join(sorted(parts))}, which no RWKV-7 network here has.")
-    return {f"{path}.{leaf}": tensor for path, leaves in ours.items() for leaf, tensor in leaves.items()}
+    return {f"{path}.{leaf}": x for path, leaves in ours.items() for leaf, x in leaves.items()}
 
 
-def time_mix(official: dict[str, Tensor]) -> dict[str, Tensor]:
+def to_official(weights: Mapping[str, Tensor], naming: Naming = "published") -> dict[str, Tensor]:
+    """Weights of a `LanguageModel` around an `RWKV7StackConfig` by the official names; inverts `from_official`.
+
+    What layer 0 never uses is left out where it is 0, as the published models do. A constant of the time mix becomes a
+    `rosa` module that holds it and zeros; of one that came with the weights, all else is lost, and had no effect.
+
+    Args:
+        weights: a state dict of ours.
+        naming: "published", or "demonstration", which has no norm behind the embedding.
+
+    Raises:
+        ValueError: weights are missing, or have no counterpart in this naming; or another naming.
+    """
+    if naming not in Naming.__args__:
+        raise ValueError(f"naming {naming!r} is unknown; choose one of {', '.join(Naming.__args__)}.")
+    parts = _parts(weights)
+    blocks, demo = _blocks(parts, "stack.blocks"), naming == "demonstration"
+    names = {ours: theirs for theirs, ours in ENDS.items()}
+    for at in range(blocks):
+        names |= {f"stack.blocks.{at}.{ours}": f"blocks.{at}.{theirs}" for theirs, ours in BLOCK.items()}
+    optional = () if demo else ("embedding_norm",)
+    _check_names(f"this model, for the {naming} naming,", parts, names.keys() - {"embedding_norm"}, optional)
+    official = {}
+    for path, leaves in parts.items():
+        name = names[path]
+        if path.endswith(".cell"):
+            if demo and CONSTANT in leaves:
+                official |= _rosa(name.removesuffix(".att"), leaves.pop(CONSTANT))
+            _check_names(path, leaves, ("blend", *TIME_MIX.values()))
+            leaves = _official_time_mix(leaves, first=name == "blocks.0.att")
+        elif path.endswith(".mlp"):
+            _check_names(path, leaves, CHANNEL_MIX.values())
+            leaves = {leaf: _stretch(leaf, leaves[ours]) for leaf, ours in CHANNEL_MIX.items()}
+        else:
+            _check_names(path, leaves, ("weight",), ("bias",))
+        official |= {f"{name}.{leaf}": x for leaf, x in leaves.items()}
+    return {_demo_name(name): x for name, x in official.items()} if demo else official
+
+
+def official_language(weights: Mapping[str, Tensor]) -> LanguageModelConfig:
+    """The configuration of the model that these weights fill, read from what `from_official` returned."""
+    vocabulary, width = weights["embedding.weight"].shape
+    cell = {name.removeprefix("stack.blocks.0.cell."): x for name, x in weights.items() if ".blocks.0.cell." in name}
+    stack = RWKV7StackConfig(
+        width=width,
+        layers=_blocks(_parts(weights), "stack.blocks"),
+        head_size=cell["bonus"].shape[1],
+        ranks=Ranks(*(cell[f"{gate}.down"].shape[1] for gate in ("decay", "rate", "share", "gate"))),
+        norm_eps=NORM_EPS,
+        output_bias=CONSTANT in cell,
+        mlp_factor=weights["stack.blocks.0.mlp.key.weight"].shape[0] // width,
+    )
+    return LanguageModelConfig(
+        vocabulary=vocabulary,
+        stack=stack,
+        embedding_norm="embedding_norm.weight" in weights,
+        head_bias="head.bias" in weights,
+    )
+
+
+def time_mix(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights of one official time mix as those of an `RWKV7`.
 
     Raises:
@@ -114,7 +170,7 @@ def time_mix(official: dict[str, Tensor]) -> dict[str, Tensor]:
     return weights | {"blend": torch.stack([official[name].flatten() for name in BLEND])}
 
 
-def channel_mix(official: dict[str, Tensor]) -> dict[str, Tensor]:
+def channel_mix(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights of one official channel mix as those of a `ChannelMix`.
 
     Raises:
@@ -124,37 +180,54 @@ def channel_mix(official: dict[str, Tensor]) -> dict[str, Tensor]:
     return {ours: _squeeze(official[name]) for name, ours in CHANNEL_MIX.items()}
 
 
-def official_sizes(weights: dict[str, Tensor]) -> OfficialSizes:
-    """The sizes of a network, read from what `from_official` returned."""
-    vocabulary, width = weights["embedding.weight"].shape
-    cell = {name.removeprefix("blocks.0.cell."): tensor for name, tensor in weights.items() if ".0.cell." in name}
-    return OfficialSizes(
-        vocabulary=vocabulary,
-        width=width,
-        layers=len({name.split(".")[1] for name in weights if name.startswith("blocks.")}),
-        head_size=cell["bonus"].shape[1],
-        ranks=Ranks(*(cell[f"{gate}.down"].shape[1] for gate in ("decay", "rate", "share", "gate"))),
-        factor=weights["blocks.0.mlp.key.weight"].shape[0] // width,
-        embedding_norm="embedding_norm.weight" in weights,
-        output_bias="output.bias" in cell,
-        head_bias="head.bias" in weights,
-    )
+def _official_time_mix(ours: Mapping[str, Tensor], first: bool) -> dict[str, Tensor]:
+    official = {name: _stretch(name, row) for name, row in zip(BLEND, ours["blend"], strict=True)}
+    unused = first and not any(ours[leaf].any() for leaf in SHARE.values())
+    names = {name: leaf for name, leaf in TIME_MIX.items() if not (unused and name in SHARE)}
+    return official | {name: _stretch(name, ours[leaf]) for name, leaf in names.items()}
 
 
 def _training_name(name: str) -> str:
-    """The name in the training code, with an @ between the path of the module and its parameter."""
+    """The name in the training code."""
     if demo := re.fullmatch(r"(rwkv|ffn|rosa|ln)(\d+)([abc]?)\.(.+)", name):
         kind, number, letter, leaf = demo.groups()
         kind = DEMO_BLOCK.get(f"{kind}_{letter}" if letter else kind, kind)
-        return f"blocks.{int(number) - 1}.{kind}@{leaf}"
-    if block := re.fullmatch(r"(blocks\.\d+\.\w+)\.(.+)", name):
-        return "@".join(block.groups())
+        return f"blocks.{int(number) - 1}.{kind}.{leaf}"
     module, _, leaf = name.partition(".")
-    return f"{DEMO_TOP.get(module, module)}@{leaf}"
+    return f"{DEMO_ENDS.get(module, module)}.{leaf}"
 
 
-def _check_names(where: str, got: Iterable[str], wanted: Iterable[str], optional: tuple[str, ...] = ()) -> None:
-    missing = [name for name in wanted if name not in set(got) | set(optional)]
+def _demo_name(name: str) -> str:
+    """The name in the demonstrations of a name in the training code."""
+    if block := re.fullmatch(r"blocks\.(\d+)\.(\w+)\.(.+)", name):
+        number, module, leaf = block.groups()
+        kind, _, letter = next(kind for kind, theirs in DEMO_BLOCK.items() if theirs == module).partition("_")
+        return f"{kind}{int(number) + 1}{letter}.{leaf}"
+    module, _, leaf = name.partition(".")
+    return f"{next(kind for kind, theirs in DEMO_ENDS.items() if theirs == module)}.{leaf}"
+
+
+def _parts(weights: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Weights by module: that of a block goes by `blocks.<i>.<module>`, all others by what stands before the leaf."""
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, x in weights.items():
+        match = re.fullmatch(r"((?:stack\.)?blocks\.\d+\.\w+|stack\.\w+|\w+)\.(.+)", name)
+        path, leaf = match.groups() if match else (name, "")
+        parts.setdefault(path, {})[leaf] = x
+    return parts
+
+
+def _blocks(paths: Iterable[str], path: str) -> int:
+    """How many blocks there are, none of them missing."""
+    found = [re.match(rf"{re.escape(path)}\.(\d+)\.", name) for name in paths]
+    blocks = sorted({int(match[1]) for match in found if match})
+    if blocks != list(range(len(blocks))) or not blocks:
+        raise ValueError(f"these weights hold the blocks {blocks}, and must hold all from 0 upwards.")
+    return len(blocks)
+
+
+def _check_names(where: str, got: Iterable[str], wanted: Iterable[str], optional: Iterable[str] = ()) -> None:
+    missing = sorted(set(wanted) - set(got) - set(optional))
     unknown = sorted(set(got) - set(wanted) - set(optional))
     if missing or unknown:
         raise ValueError(
@@ -168,18 +241,30 @@ def _squeeze(x: Tensor) -> Tensor:
     return x.flatten() if x.ndim == 3 else x
 
 
-def _unused_share(cell: dict[str, Tensor], above: dict[str, Tensor]) -> dict[str, Tensor]:
+def _stretch(name: str, x: Tensor) -> Tensor:
+    return x[None, None] if name in VECTORS else x
+
+
+def _unused_share(cell: Mapping[str, Tensor], above: Mapping[str, Tensor]) -> dict[str, Tensor]:
     rank = above["v1"].shape[1] if "v1" in above else 1
     width = cell["receptance.weight"].shape[0]
     shapes = {"v0": (width,), "v1": (width, rank), "v2": (rank, width)}
     return {name: cell["receptance.weight"].new_zeros(shape) for name, shape in shapes.items()}
 
 
-def _constant(block: str, rosa: dict[str, Tensor] | None) -> dict[str, Tensor]:
-    if rosa is None:
-        return {}
-    if rosa["rosa_qkv.emb"].abs().max() > 0:
+def _constant(block: str, rosa: Mapping[str, Tensor]) -> Tensor:
+    """What a rosa module adds to every step."""
+    if rosa["rosa_qkv.emb"].any():
         raise ValueError(
             f"{block} holds a trained rosa module, which RWKV-7 has not; its embedding would have to be 0."
         )
-    return {"output.bias": rosa["o.bias"]}
+    return rosa["o.bias"]
+
+
+def _rosa(block: str, constant: Tensor) -> dict[str, Tensor]:
+    """A rosa module that adds a constant to every step, and the norm before it."""
+    width = len(constant)
+    rosa = {leaf: constant.new_zeros([width if size == "E" else 1 for size in sizes]) for leaf, sizes in ROSA.items()}
+    official = {f"{block}.rosa.{leaf}": x for leaf, x in (rosa | {"o.bias": constant}).items()}
+    norm = {"weight": constant.new_ones(width), "bias": constant.new_zeros(width)}
+    return official | {f"{block}.rosa_norm.{leaf}": x for leaf, x in norm.items()}

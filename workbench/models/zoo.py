@@ -4,10 +4,15 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel
 
+from workbench.models.encoders import EncoderConfig
 from workbench.models.forecaster import ForecasterConfig
 from workbench.models.language import LanguageModelConfig
 
-MODELS: Mapping[str, type[BaseModel]] = {"forecaster": ForecasterConfig, "language": LanguageModelConfig}
+MODELS: Mapping[str, type[BaseModel]] = {
+    "forecaster": ForecasterConfig,
+    "language": LanguageModelConfig,
+    "encoder": EncoderConfig,
+}
 
 
 def config_from(values: Mapping) -> BaseModel:

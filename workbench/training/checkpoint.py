@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 import workbench
 from workbench.cells.roles import parameter_roles
@@ -30,9 +30,10 @@ def save_checkpoint(folder: Path, model: nn.Module, *, extra: dict | None = None
     part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    config = model.config.model_dump(mode="json")
+    config, weights = model.config.model_dump(mode="json"), model.state_dict()
     try:
-        save_file({name: x.contiguous() for name, x in model.state_dict().items()}, part / WEIGHTS)
+        # Tied weights are one tensor under two names, which safetensors refuses to write.
+        save_file({name: x.clone(memory_format=torch.contiguous_format) for name, x in weights.items()}, part / WEIGHTS)
         card = {
             "format": FORMAT,
             "config": config,
@@ -119,11 +120,12 @@ def hash_of(config: dict) -> str:
 
 @torch.no_grad()
 def probe(model: nn.Module) -> list[float]:
-    """The first numbers of the output for a seeded input."""
+    """The first numbers of the output for a seeded input, without the state that may come with it."""
     training = model.training
     model.eval()
-    output: Tensor = model(*(x.to(next(model.parameters()).device) for x in model.config.example()))
+    output = model(*(x.to(next(model.parameters()).device) for x in model.config.example()))
     model.train(training)
+    output = output[0] if isinstance(output, tuple) else output
     return [float(x) for x in output.flatten()[:8]]
 
 

@@ -117,7 +117,7 @@ def neural_memory_mlp(
     check_memory(kernel, state, NeuralMemoryMLPState, sizes, q, *["B H F K", "B H V F"] * 3)
     form = MLP_BACKENDS.choose(backend, q, k, v, alpha, eta, theta)
     with full_width(q):
-        state = state or first_state(*(w.to(compute_dtype(q)) for w in (w1, w2)), len(q))
+        state = state or first_state(*(w.to(compute_dtype(q)) for w in (w1, w2)), q.shape[0])
         y, state = form(*widen(q, k, v, alpha, eta, theta, lengths), refresh, clamp_position(state, refresh))
     return silence(y, lengths).to(q.dtype), state
 

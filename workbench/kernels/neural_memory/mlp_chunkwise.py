@@ -46,7 +46,7 @@ def neural_memory_mlp(
 
     def lay(x: Tensor, still: float) -> Tensor:
         """Put the steps in their places (B, H, N, C, ...), and `still` where there is none."""
-        at = (len(x), 1, -1, *[1] * (x.ndim - 3))
+        at = (x.shape[0], 1, -1, *[1] * (x.ndim - 3))
         moved = x.gather(2, place.view(at).expand(-1, x.shape[1], -1, *x.shape[3:]))
         return moved.masked_fill(outside.view(at), still).unflatten(2, (chunks, size))
 

@@ -32,7 +32,7 @@ class NeuralMemoryGates(NamedTuple):
 def empty_state(k: Tensor, v: Tensor) -> NeuralMemoryState:
     """The memory before the first step, for k (B, H, T, K) and v (B, H, T, V)."""
     m = k.new_zeros(*k.shape[:2], k.shape[-1], v.shape[-1])
-    return NeuralMemoryState(m, m, m, k.new_zeros(len(k), dtype=torch.int64))
+    return NeuralMemoryState(m, m, m, k.new_zeros(k.shape[0], dtype=torch.int64))
 
 
 def step(
@@ -129,5 +129,5 @@ def neural_memory_gates(
 
 def still_alive(q: Float[Tensor, "B H T K"], lengths: Int[Tensor, " B"] | None) -> Bool[Tensor, "B 1 T"]:
     """True where a step belongs to its sequence."""
-    ends = q.new_full((len(q),), q.shape[2], dtype=torch.int64) if lengths is None else lengths
+    ends = q.new_full((q.shape[0],), q.shape[2], dtype=torch.int64) if lengths is None else lengths
     return inside(ends, q.shape[2])[:, None]
