@@ -63,13 +63,29 @@ def test_layer_is_its_equations():
     assert_close(cell(x)[0], gated @ cell.down.weight.T, **TIGHT)
 
 
-def test_fresh_gates_are_as_stated():
-    cell, x = Titans(WIDTH, heads=2), torch.randn(2, 3, WIDTH)
+@pytest.mark.parametrize(
+    ("memory", "refresh", "gates"),
+    [("linear", 1, (0.01, 0.9, 0.005)), ("linear", 5, (0.01, 0.9, 0.001)), ("mlp", 1, (0.001, 0.9, 0.005))],
+)
+def test_fresh_gates_are_as_stated(memory, refresh, gates):
+    cell, x = Titans(WIDTH, heads=2, memory=memory, refresh=refresh), torch.randn(2, 3, WIDTH)
     at, *_ = cell.project(x, None, None)
-    for gate, value in ((at.alpha, 0.01), (at.eta, 0.9), (at.theta, 0.05)):
+    for gate, value in zip((at.alpha, at.eta, at.theta), gates, strict=True):
         assert_close(gate, torch.full((2, 2, 3), value))
-    deep = Titans(WIDTH, heads=2, memory="mlp")
-    assert_close(deep.project(x, None, None)[0].theta, torch.full((2, 2, 3), 0.005))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("refresh", [1, 16, 64])
+@pytest.mark.parametrize(("memory", "least"), [("linear", 0.01), ("mlp", 1.0)])
+def test_a_fresh_memory_neither_explodes_nor_dies(memory, least, refresh):
+    """Noise, one input again and again, and sines, slow and fast, for 1000 steps."""
+    torch.manual_seed(1)
+    phase, time = 6.28 * torch.rand(32), torch.arange(1000.0)[:, None]
+    sines = [1.5 * torch.sin(time * pace + phase) for pace in (0.05, 0.3)]
+    x = torch.stack([torch.randn(1000, 32), torch.randn(1, 32).expand(1000, 32), *sines])
+    _, state = Titans(32, memory=memory, refresh=refresh)(x)
+    sizes = state.memory[0].flatten(1).norm(dim=1)
+    assert least < sizes.min() <= sizes.max() < 10
 
 
 def test_without_momentum_and_forgetting_it_is_deltanet():

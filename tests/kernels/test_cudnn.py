@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from workbench.kernels import cudnn
-from workbench.kernels.cudnn import in_full, in_one_piece, rounds
+from workbench.kernels.cudnn import in_full, rounds
 
 SEEN: list[str] = []
 
@@ -72,11 +72,3 @@ def test_only_float32_on_a_gpu_would_be_rounded():
         assert rounds(torch.empty(1, device="cuda"))
         assert not rounds(torch.empty(1, device="cuda", dtype=torch.float64))
     assert not rounds(torch.ones(1))
-
-
-def test_weights_in_one_piece_follow_each_other():
-    weights = torch.randn(2, 3), torch.randn(4), torch.randn(3, 2).mT
-    parts = in_one_piece(weights)
-    assert_close(parts, list(weights), check_stride=False)
-    first = parts[0].data_ptr()
-    assert [(x.data_ptr() - first) // 4 for x in parts] == [0, 6, 10]

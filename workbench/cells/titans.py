@@ -25,8 +25,12 @@ from workbench.kernels.neural_memory import (
 from workbench.shapes import Float, Int, Tensor
 
 Memory = Literal["linear", "mlp"]
-LARGEST_STEP = {"linear": 0.5, "mlp": 0.05}
-FORGET, MOMENTUM, STEP = 0.01, 0.9, 0.1  # of fresh gates; the last in largest steps
+KERNELS = {
+    "linear": (neural_memory, neural_memory_gates),
+    "mlp": (neural_memory_mlp, neural_memory_mlp_gates),
+}
+LARGEST_STEP = {"linear": 0.5, "mlp": 0.05}  # of all steps of a span together
+FRESH = {"linear": (0.01, 0.9, 0.01), "mlp": (0.001, 0.9, 0.1)}  # alpha, eta, and theta in largest steps
 
 
 class TitansCellState(NamedTuple):
@@ -54,11 +58,15 @@ class Titans(nn.Module):
     q, k, v = SiLU(conv(W x)), q and k of length 1 in each head;   alpha, eta = sigmoid(W x + b);
     theta = step_max sigmoid(W x + b);   y = W_o (RMSNorm(o) SiLU(W_g x)), o being the memory's answer to q.
 
-    What the paper leaves open is chosen here. Its gates depend on x alone, one number for each head and step. At
-    first they are the same for all x: 0.01 is forgotten, 0.9 of the surprise is carried on, and steps are a tenth of
-    the largest. A memory that learns is unstable where its steps are too long: 0.5 is the largest for one matrix,
-    which with keys of length 1 and without momentum corrects the whole error; two layers, whose gradients grow with
-    their weights, take a tenth of it. The norm is within each head, its weight shared by the heads.
+    What the paper leaves open is chosen here. Gates depend on x alone, one number for each head and step, and are the
+    same for all x at first. The norm is within each head, its weight shared by the heads.
+
+    A memory that learns grows without bound where its steps are too long, and steps add up: those of a span, which
+    all correct the same error, and those that momentum repeats. The largest step is therefore 0.5 / refresh for one
+    matrix, so that a span corrects a repeated error once with keys of length 1 and no momentum; two layers, whose
+    gradients grow with their weights, take a tenth of it. Fresh gates of one matrix forget 0.01, carry on 0.9 of the
+    surprise and take 0.01 of the largest step; with 0.1 of it, a sine in, the memory diverges. Forgetting draws
+    weights to zero, and two layers of zeros never learn again: fresh ones forget 0.001, and take 0.1.
 
     Args:
         width: model width E, a multiple of heads.
@@ -68,7 +76,7 @@ class Titans(nn.Module):
         refresh: steps that share the weights at which gradients are taken, the paper's mini-batch.
         conv: steps that the convolution sees.
         persistent: learned inputs that every sequence begins with (Sec. 3.3); their outputs are dropped.
-        step_max: largest step size; None is 0.5 for "linear" and 0.05 for "mlp".
+        step_max: largest step size; None is 0.5 / refresh for "linear" and 0.05 / refresh for "mlp".
         backend: form of the kernel, by name or as a `Choice`.
 
     References:
@@ -99,17 +107,18 @@ class Titans(nn.Module):
             )
         if refresh < 1 or persistent < 0 or factor < 1:
             raise ValueError(f"{refresh=} and {factor=} must be 1 or more, and {persistent=} 0 or more.")
-        step_max = LARGEST_STEP[memory] if step_max is None else step_max
+        step_max = LARGEST_STEP[memory] / refresh if step_max is None else step_max
         if step_max <= 0:
             raise ValueError(f"step_max={step_max} lets the memory learn nothing; take more than 0.")
         self.width, self.heads, self.refresh, self.backend = width, heads, refresh, backend
-        self.memory, self.step_max = memory, step_max
+        self.kernel, self.watch = KERNELS[memory]
+        self.step_max = step_max
         size = width // heads
         self.qkv = tag("projection", nn.Linear(width, 3 * width, bias=False))
         self.conv = tag("input", CausalConv(3 * width, conv, bias=False))
         self.gates = tag("input", nn.Linear(width, 3 * heads))  # alpha, eta, theta
         nn.init.zeros_(self.gates.weight)
-        shares = torch.tensor([FORGET, MOMENTUM, STEP]).repeat_interleave(heads)
+        shares = torch.tensor(FRESH[memory]).repeat_interleave(heads)
         self.gates.bias.data = torch.logit(shares)
         first = {}
         if memory == "mlp":
@@ -139,11 +148,12 @@ class Titans(nn.Module):
         self, at: Inputs, memory: tuple | None, lengths: Int[Tensor, " B"] | None
     ) -> tuple[Float[Tensor, "B H T D"], tuple]:
         """Run the memory: its answers, and what it has become."""
-        options = {"refresh": self.refresh, "lengths": lengths, "backend": self.backend}
-        if self.memory == "linear":
-            return neural_memory(*at[:6], memory, **options)
-        first = (w.to(at.q.dtype) for w in (self.first["w1"], self.first["w2"]))
-        return neural_memory_mlp(*at[:6], *first, memory, **options)
+        weights = self.first_weights(at)
+        return self.kernel(*at[:6], *weights, memory, refresh=self.refresh, lengths=lengths, backend=self.backend)
+
+    def first_weights(self, at: Inputs) -> list[Tensor]:
+        """Weights of the memory before the first step, in the type of the inputs; none for one matrix."""
+        return [w.to(at.q.dtype) for w in self.first.values()]
 
     def leave(self, o: Float[Tensor, "B H T D"], at: Inputs) -> Float[Tensor, "B T E"]:
         """The way from the memory's answer to the output of the layer."""
@@ -175,13 +185,9 @@ class Titans(nn.Module):
     ) -> tuple[Float[Tensor, "B T E"], dict[str, Tensor]]:
         """Compute the output again, by the reference, with every quantity by name (see workbench.trace)."""
         at, _, memory = self.project(x, self.begin(x, state), lengths)
-        if self.memory == "linear":
-            gates = neural_memory_gates
-        else:
-            gates = neural_memory_mlp_gates
-            first = (w.to(at.q.dtype) for w in (self.first["w1"], self.first["w2"]))
-            memory = first_state(*first, len(x)) if memory is None else memory
-        o, _, seen = gates(*at[:6], memory, refresh=self.refresh, lengths=lengths)
+        if memory is None and len(self.first):
+            memory = first_state(*self.first_weights(at), len(x))
+        o, _, seen = self.watch(*at[:6], memory, refresh=self.refresh, lengths=lengths)
         if lengths is None:
             alive = torch.ones_like(at.alpha, dtype=torch.bool)
         else:

@@ -1,4 +1,4 @@
-"""What torch's recurrent layers need on a GPU: float32 products in full, and weights in one piece.
+"""What torch's recurrent layers need on a GPU: float32 products in full.
 
 By default torch lets cuDNN round the products to TF32, which is 2e-4 off.
 """
@@ -37,13 +37,6 @@ def full_products() -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.rnn.fp32_precision = before
-
-
-def in_one_piece(weights: tuple[Tensor, ...]) -> list[Tensor]:
-    """The same weights side by side in memory, as cuDNN wants them; it warns where they are not."""
-    flat = torch.cat([x.flatten() for x in weights])
-    parts = flat.split([x.numel() for x in weights])
-    return [part.view_as(x) for part, x in zip(parts, weights, strict=True)]
 
 
 class InFull(torch.autograd.Function):
