@@ -43,6 +43,14 @@ def flat(state):
     return found
 
 
+def recall(memory, k):
+    """What the memory answers to a key (B, H, D) with the weights at which gradients are taken."""
+    if isinstance(memory, NeuralMemoryState):
+        return torch.einsum("bhkv,bhk->bhv", memory.anchor, k)
+    hidden = F.gelu(torch.einsum("bhfk,bhk->bhf", memory.anchor1, k))
+    return torch.einsum("bhvf,bhf->bhv", memory.anchor2, hidden)
+
+
 def test_layer_is_its_equations():
     """Step by step in plain torch, one matrix for each head, as the class describes it."""
     cell, x = make("linear")
@@ -127,7 +135,7 @@ def test_padding_changes_nothing(kind):
     lengths = torch.tensor([STEPS, 4, 1])
     x[1, 4:], x[2, 1:] = torch.nan, torch.nan
     y, last = cell(x, lengths=lengths)
-    traced, _ = cell.trace(x, None, lengths)
+    traced, quantities = cell.trace(x, None, lengths)
     assert_close(traced, y, **TIGHT)
     assert y[1, 4:].abs().sum() + y[2, 1:].abs().sum() == 0
     assert all(g.isfinite().all() for g in torch.autograd.grad(y.sum(), list(cell.parameters()), retain_graph=True))
@@ -135,6 +143,11 @@ def test_padding_changes_nothing(kind):
         alone, state = cell(x[b : b + 1, :length])
         assert_close(y[b : b + 1, :length], alone, **TIGHT)
         assert_close([part[b : b + 1] for part in flat(last)], flat(state), **TIGHT)
+        behind = {name: part[b, :, length:] for name, part in quantities.items()}
+        assert all((behind[name] == 1).all() for name in ("forget", "momentum"))
+        assert all((behind[name] == 0).all() for name in ("input", "step_size", "log_forget", "surprise", "hidden"))
+        for name in ("state_norm", "surprise_norm"):
+            assert (behind[name] == quantities[name][b, :, length - 1, None]).all()
 
 
 @every_kind
@@ -159,6 +172,27 @@ def test_trace_belongs_to_the_output(kind):
         assert quantities["surprise"].min() > 0
         assert_close(quantities["log_forget"].exp(), quantities["forget"])
         assert "half_life" in derive(quantities)
+
+
+@every_kind
+def test_trace_is_what_happens_between_the_states(kind):
+    """Gates by name, and the memory's error and norms from the states around each step."""
+    cell, x = make(kind)
+    _, state = cell(x[:, :3])
+    at, *_ = cell.project(x[:, 3:], state, None)
+    y, seen = cell.trace(x[:, 3:], state, None)
+    named = {"query": at.q, "key": at.k, "value": at.v, "momentum": at.eta, "step_size": at.theta}
+    named |= {"forget": 1 - at.alpha, "input": at.theta / cell.step_max}
+    assert_close({name: seen[name] for name in named}, named, **TIGHT)
+    assert_close(cell.leave(seen["hidden"], at), y, **TIGHT)
+    for t in range(STEPS - 3):
+        error = recall(state.memory, at.k[:, :, t]) - at.v[:, :, t]
+        _, state = cell(x[:, 3 + t : 4 + t], state)
+        layers = len(cell.first) or 1
+        weights, surprises = state.memory[:layers], state.memory[layers : 2 * layers]
+        size, moved = (sum(w.square().sum((-2, -1)) for w in part).sqrt() for part in (weights, surprises))
+        wanted = {"surprise": error.norm(dim=-1), "state_norm": size, "surprise_norm": moved}
+        assert_close({name: seen[name][:, :, t] for name in wanted}, wanted, **TIGHT)
 
 
 def test_persistent_inputs_come_before_the_first_step_alone():
@@ -204,7 +238,8 @@ def test_a_stack_streams():
         ({"heads": 3}, "width=16 is not a multiple of heads=3; try heads=1"),
         ({"refresh": 0}, "refresh=0"),
         ({"persistent": -1}, "persistent=-1"),
-        ({"step_max": 0.0}, "step_max=0.0 lets the memory learn nothing"),
+        ({"step_max": 0}, "step_max=0 is not a step size; take a number above 0"),
+        ({"step_max": float("nan")}, "step_max=nan is not a step size"),
     ],
 )
 def test_bad_options_are_refused(options, says):

@@ -16,12 +16,13 @@ from safetensors import safe_open
 from torch.testing import assert_close
 
 from tests.contract import TIGHT, leaves, real
+from workbench.kernels.backends import Choice
 from workbench.kernels.neural_memory import NeuralMemoryState, neural_memory, neural_memory_mlp
 
 STEPS, WIDTH = 22, 8
-FORMS = ["reference", "chunkwise"]
+FORMS = {"reference": "reference", "chunkwise": "chunkwise", "chunks-of-4": Choice("chunkwise", chunk_size=4)}
 every_case = pytest.mark.parametrize("case", [f"layers{n}.refresh{r}" for n in (1, 2) for r in (1, 5)])
-every_form = pytest.mark.parametrize("form", FORMS)
+every_form = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 INPUTS = ("q", "k", "v", "alpha", "eta", "theta")
 
 

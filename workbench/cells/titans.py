@@ -65,8 +65,10 @@ class Titans(nn.Module):
     all correct the same error, and those that momentum repeats. The largest step is therefore 0.5 / refresh for one
     matrix, so that a span corrects a repeated error once with keys of length 1 and no momentum; two layers, whose
     gradients grow with their weights, take a tenth of it. Fresh gates of one matrix forget 0.01, carry on 0.9 of the
-    surprise and take 0.01 of the largest step; with 0.1 of it, a sine in, the memory diverges. Forgetting draws
-    weights to zero, and two layers of zeros never learn again: fresh ones forget 0.001, and take 0.1.
+    surprise and take 0.01 of the largest step; with 0.1 of it and refresh=1, a sine in, the memory diverges: the
+    largest step is a scale, and no promise for gates that training has moved. Forgetting draws weights to zero, and
+    two layers of zeros never learn again: fresh ones forget 0.001, and take 0.1. First weights of two layers are drawn
+    from N(0, 1 / inputs), persistent inputs from N(0, 1).
 
     Args:
         width: model width E, a multiple of heads.
@@ -95,7 +97,7 @@ class Titans(nn.Module):
         refresh: int = 1,
         conv: int = 4,
         persistent: int = 0,
-        step_max: float | None = None,
+        step_max: int | float | None = None,
         backend: str | Choice = "auto",
     ) -> None:
         super().__init__()
@@ -108,8 +110,8 @@ class Titans(nn.Module):
         if refresh < 1 or persistent < 0 or factor < 1:
             raise ValueError(f"{refresh=} and {factor=} must be 1 or more, and {persistent=} 0 or more.")
         step_max = LARGEST_STEP[memory] / refresh if step_max is None else step_max
-        if step_max <= 0:
-            raise ValueError(f"step_max={step_max} lets the memory learn nothing; take more than 0.")
+        if not 0 < step_max < math.inf:
+            raise ValueError(f"step_max={step_max} is not a step size; take a number above 0.")
         self.width, self.heads, self.refresh, self.backend = width, heads, refresh, backend
         self.kernel, self.watch = KERNELS[memory]
         self.step_max = step_max
@@ -178,7 +180,7 @@ class Titans(nn.Module):
         check_input(self, x, state, TitansCellState, lengths)
         at, tail, memory = self.project(x, self.begin(x, state), lengths)
         o, memory = self.learn(at, memory, lengths)
-        return zero_padding(self.leave(o, at), lengths), TitansCellState(tail, memory)
+        return self.leave(o, at), TitansCellState(tail, memory)
 
     def trace(
         self, x: Float[Tensor, "B T E"], state: TitansCellState | None, lengths: Int[Tensor, " B"] | None
@@ -193,7 +195,7 @@ class Titans(nn.Module):
         else:
             alive = inside(lengths, x.shape[1])[:, None].expand_as(at.alpha)
             o = o * alive[..., None]
-        return zero_padding(self.leave(o, at), lengths), {
+        return self.leave(o, at), {
             "input": torch.where(alive, at.theta / self.step_max, 0),
             "forget": torch.where(alive, 1 - at.alpha, 1),
             "log_forget": torch.where(alive, torch.log1p(-at.alpha), 0),
