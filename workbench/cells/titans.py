@@ -12,7 +12,7 @@ from workbench.cells.gated_delta import normalize
 from workbench.cells.parts import CausalConv, RMSNorm, merge_heads, split_heads, zero_padding
 from workbench.cells.roles import tag
 from workbench.kernels.backends import Choice
-from workbench.kernels.checks import compute_dtype, inside
+from workbench.kernels.checks import compute_dtype, inside, silence
 from workbench.kernels.neural_memory import (
     NeuralMemoryMLPState,
     NeuralMemoryState,
@@ -194,7 +194,7 @@ class Titans(nn.Module):
             alive = torch.ones_like(at.alpha, dtype=torch.bool)
         else:
             alive = inside(lengths, x.shape[1])[:, None].expand_as(at.alpha)
-            o = o * alive[..., None]
+            o = silence(o, lengths)
         return self.leave(o, at), {
             "input": torch.where(alive, at.theta / self.step_max, 0),
             "forget": torch.where(alive, 1 - at.alpha, 1),
