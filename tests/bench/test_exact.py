@@ -69,11 +69,13 @@ def test_official_kernels_are_measured_on_the_same_inputs():
     assert rows["mlstm_kernels chunkwise--native_custbw", "float32"].carried > 0.1
 
 
-def test_unknown_recurrences_and_lengths_are_refused():
+def test_unknown_recurrences_lengths_and_devices_are_refused():
     with pytest.raises(ValueError, match="recurrence foo is unknown; choose from lstm"):
         next(measure(names=["foo"]))
     with pytest.raises(ValueError, match="steps=100 must be a positive multiple of 64; try 128"):
         next(measure(100))
+    with pytest.raises(ValueError, match=r"device=.gpu. cannot be used here: .*; try --device cpu"):
+        next(measure(device="gpu"))
 
 
 def test_table_and_file(tmp_path):

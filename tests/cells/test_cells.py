@@ -206,3 +206,11 @@ def test_forget_bias_spreads_from_long_to_short():
     assert (last[1:-1] > first[1:-1]).all()  # deeper blocks hold on longer
     even = SLSTM(16, heads=2, forget_bias=(6.0, -1.0)).bias[2, 0, 0]
     assert_close(even.detach(), torch.arange(6.0, -2.0, -1.0))
+
+
+@every_cell
+def test_an_empty_batch_has_an_empty_answer(kind):
+    cell, inputs = make(kind)
+    y, state = cell(**{name: x[:0] for name, x in inputs.items()})
+    assert y.shape == inputs["x"][:0].shape
+    assert cell(**{name: x[:0] for name, x in inputs.items()}, state=state)[0].shape == y.shape

@@ -6,6 +6,7 @@ from torch.testing import assert_close
 
 from workbench.kernels import cudnn
 from workbench.kernels.cudnn import in_full, rounds
+from workbench.kernels.lstm import BACKENDS
 
 SEEN: list[str] = []
 
@@ -72,3 +73,13 @@ def test_only_float32_on_a_gpu_would_be_rounded():
         assert rounds(torch.empty(1, device="cuda"))
         assert not rounds(torch.empty(1, device="cuda", dtype=torch.float64))
     assert not rounds(torch.ones(1))
+
+
+def test_a_compiled_graph_runs_another_form(monkeypatch):
+    wx, r = torch.zeros(4, 1, 1, 2, 3), torch.zeros(4, 1, 3, 3)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert BACKENDS.name("auto", (wx, r), {}) == "fused"
+    monkeypatch.setattr("workbench.kernels.lstm.rounds", lambda x: True)
+    assert BACKENDS.name("auto", (wx, r), {}) == "reference"
+    with pytest.raises(RuntimeError, match="float32 products in full inside a compiled graph on a GPU"):
+        BACKENDS.name("fused", (wx, r), {})

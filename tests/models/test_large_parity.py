@@ -321,10 +321,10 @@ def test_the_1e_6_of_the_peer_is_all_that_differs_in_float64(request):
 @pytest.mark.parametrize(
     ("drop", "add", "says"),
     [
-        ("", "backbone.blocks.0.mlstm_layer.q.bias", r"have the unknown backbone.blocks.0.mlstm_layer.q.bias; .*7B"),
-        ("backbone.blocks.1.mlstm_layer.v.", "", r"lack backbone.blocks.1.mlstm_layer.qkv_opreact.weight and have"),
+        ("", "backbone.blocks.0.mlstm_layer.q.bias", r"has the unknown backbone.blocks.0.mlstm_layer.q.bias; .*7B"),
+        ("backbone.blocks.1.mlstm_layer.v.", "", r"lacks backbone.blocks.1.mlstm_layer.qkv_opreact.weight and has"),
         ("backbone.blocks.0.", "", r"hold backbone.blocks \[1\], and must hold all from 0 upwards"),
-        ("backbone.out_norm", "", "lack backbone.out_norm.weight and have the unknown nothing"),
+        ("backbone.out_norm", "", "lacks backbone.out_norm.weight and has the unknown nothing"),
     ],
     ids=["bias", "missing", "gap", "no-norm"],
 )
@@ -338,9 +338,9 @@ def test_weights_without_a_counterpart_here_are_refused(drop, add, says):
 
 def test_weights_without_a_counterpart_there_are_refused(unchecked):
     stack = XLSTMLargeStackConfig(width=16)
-    with pytest.raises(ValueError, match=r"have the unknown head.bias"):
+    with pytest.raises(ValueError, match=r"has the unknown head.bias"):
         to_large(LanguageModelConfig(vocabulary=3, stack=stack, head_bias=True).build().state_dict(), "nxai_fused")
-    with pytest.raises(ValueError, match=r"lack .*stack.blocks.0.cell.qkvo.weight"):
+    with pytest.raises(ValueError, match=r"lacks .*stack.blocks.0.cell.qkvo.weight"):
         to_large(LanguageModelConfig(vocabulary=3, stack=XLSTMStackConfig()).build().state_dict(), "nxai_fused")
     with pytest.raises(ValueError, match="naming 'fused' is unknown; choose one of nxai_single, nxai_fused, transf"):
         to_large(LanguageModelConfig(vocabulary=3, stack=stack).build().state_dict(), "fused")

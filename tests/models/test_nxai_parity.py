@@ -317,9 +317,9 @@ def test_language_models_agree(tied):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"bias": True}, r"have the unknown .*blocks.0.xlstm.proj_down.bias.*bias=False"),
-        ({"drop": "blocks.0.xlstm.learnable_skip"}, "lack blocks.0.xlstm.learnable_skip and have the unknown nothing"),
-        ({"drop": "blocks.0."}, r"hold the blocks \[1\], and must hold all from 0 upwards"),
+        ({"bias": True}, r"has the unknown .*blocks.0.xlstm.proj_down.bias.*bias=False"),
+        ({"drop": "blocks.0.xlstm.learnable_skip"}, "lacks blocks.0.xlstm.learnable_skip and has the unknown nothing"),
+        ({"drop": "blocks.0."}, r"hold blocks \[1\], and must hold all from 0 upwards"),
     ],
     ids=["bias", "missing", "gap"],
 )
@@ -333,9 +333,9 @@ def test_weights_without_a_counterpart_here_are_refused(change, says):
 
 def test_weights_without_a_counterpart_there_are_refused():
     model = LanguageModelConfig(vocabulary=3, stack=XLSTMStackConfig(width=8), head_bias=True).build()
-    with pytest.raises(ValueError, match=r"lack nothing and have the unknown head.bias"):
+    with pytest.raises(ValueError, match=r"lacks nothing and has the unknown head.bias"):
         to_nxai(model.state_dict())
-    with pytest.raises(ValueError, match=r"have the unknown blocks.0.cell.input_forget.bias"):
+    with pytest.raises(ValueError, match=r"has the unknown blocks.0.cell.input_forget.bias"):
         to_nxai(XLSTMLargeStackConfig(width=16).build().state_dict())
 
 

@@ -275,7 +275,7 @@ def test_fresh_weights_of_ours_go_there_and_back(naming, options, ends):
     ("drop", "add", "says"),
     [
         ("blocks.1.att.w1", {}, "blocks.1.att lacks w1 and has the unknown nothing"),
-        ("blocks.0.", {}, r"hold the blocks \[1\], and must hold all from 0 upwards"),
+        ("blocks.0.", {}, r"hold blocks \[1\], and must hold all from 0 upwards"),
         (
             "nothing",
             {"blocks.0.att.time_decay": torch.ones(1)},

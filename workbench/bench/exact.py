@@ -136,8 +136,13 @@ def measure(steps: int = 128, device: str = "cpu", names: list[str] | None = Non
         names: recurrences to measure; None or none for all.
 
     Raises:
-        ValueError: a recurrence is unknown, or steps is no positive multiple of 64.
+        ValueError: a recurrence is unknown, steps is no positive multiple of 64, or the device is not here.
     """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch raises the one or the other, by how it was built
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device={device!r} cannot be used here: {reason}; try --device cpu.") from None
     if unknown := [name for name in names or () if name not in CASES]:
         raise ValueError(f"recurrence {', '.join(unknown)} is unknown; choose from {', '.join(CASES)}.")
     if steps < 64 or steps % 64:

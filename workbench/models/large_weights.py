@@ -9,12 +9,13 @@ References:
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
 
 from workbench.models.layouts import XLSTMLargeStackConfig
+from workbench.models.weight_names import check_names, count_blocks
 from workbench.shapes import Tensor
 
 Naming = Literal["nxai_single", "nxai_fused", "transformers"]
@@ -39,6 +40,7 @@ ENDS = {
     "stack.norm.weight": "backbone.out_norm.weight",
     "head.weight": "lm_head.weight",
 }
+QUESTION = "is it an xLSTM 7B with use_bias=False?"
 EMBEDDING = {"nxai": "embedding.weight", "transformers": "backbone.embeddings.weight"}
 
 
@@ -49,7 +51,7 @@ def from_large(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         ValueError: weights are missing, or belong to an option that has no counterpart here, such as use_bias=True.
     """
     weights = {EMBEDDING["nxai"] if name == EMBEDDING["transformers"] else name: x for name, x in weights.items()}
-    blocks = _blocks(weights, "backbone.blocks")
+    blocks = count_blocks(weights, "backbone.blocks")
     for at in range(blocks):
         for fused, parts in SINGLE.items():
             for leaf in ("weight", "bias"):
@@ -57,7 +59,7 @@ def from_large(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 if all(name in weights for name in names):
                     weights[f"backbone.blocks.{at}.{fused}.{leaf}"] = torch.cat([weights.pop(name) for name in names])
     ours = {theirs: name for name, theirs in _names(blocks).items()}
-    _check_names(weights, ours)
+    check_names("the state dict", weights, ours, QUESTION)
     return {ours[name]: x for name, x in weights.items()}
 
 
@@ -73,8 +75,8 @@ def to_large(weights: Mapping[str, Tensor], naming: Naming) -> dict[str, Tensor]
     """
     if naming not in ("nxai_single", "nxai_fused", "transformers"):
         raise ValueError(f"naming {naming!r} is unknown; choose one of nxai_single, nxai_fused, transformers.")
-    names = _names(_blocks(weights, "stack.blocks"))
-    _check_names(weights, names)
+    names = _names(count_blocks(weights, "stack.blocks"))
+    check_names("the state dict", weights, names, QUESTION)
     theirs = {}
     for name, x in weights.items():
         official = names[name]
@@ -101,7 +103,7 @@ def large_stack(weights: Mapping[str, Tensor]) -> XLSTMLargeStackConfig:
     factor = keys / width
     return XLSTMLargeStackConfig(
         width=width,
-        layers=_blocks(weights, "stack.blocks"),
+        layers=count_blocks(weights, "stack.blocks"),
         heads=shapes["blocks.0.cell.input_forget.bias"][0] // 2,
         qk_factor=factor if int(factor * width) == keys else (keys + 0.5) / width,
         mlp_factor=(hidden - 32) / width,  # 64 x ceil finds the way back
@@ -121,14 +123,6 @@ def _apart(official: str, x: Tensor, weights: Mapping[str, Tensor]) -> dict[str,
     return {f"{block}{part}.{leaf}": rows.clone() for part, rows in zip(parts, x.split(sizes), strict=True)}
 
 
-def _blocks(weights: Iterable[str], path: str) -> int:
-    """How many blocks there are."""
-    found = sorted({int(match[1]) for name in weights if (match := re.match(rf"{re.escape(path)}\.(\d+)\.", name))})
-    if found != list(range(len(found))) or not found:
-        raise ValueError(f"these weights hold {path} {found}, and must hold all from 0 upwards.")
-    return len(found)
-
-
 def _names(blocks: int) -> dict[str, str]:
     """Our names to theirs in fused mode."""
     return ENDS | {
@@ -136,12 +130,3 @@ def _names(blocks: int) -> dict[str, str]:
         for at in range(blocks)
         for ours, theirs in BLOCK.items()
     }
-
-
-def _check_names(got: Iterable[str], wanted: Iterable[str]) -> None:
-    missing, unknown = sorted(set(wanted) - set(got)), sorted(set(got) - set(wanted))
-    if missing or unknown:
-        raise ValueError(
-            f"these weights lack {', '.join(missing) or 'nothing'} and have the unknown "
-            f"{', '.join(unknown) or 'nothing'}; are they an xLSTM 7B with use_bias=False?"
-        )

@@ -14,14 +14,15 @@ References:
     Beck et al. (2024), xLSTM: Extended Long Short-Term Memory, arXiv:2405.04517; package xlstm 2.0.6.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from workbench.models.layouts import XLSTMShape, XLSTMStackConfig
+from workbench.models.weight_names import check_names, count_blocks
 from workbench.shapes import Tensor
 
 Form = Literal["vanilla", "cuda"]
+QUESTION = "is it an xLSTM of 2024 with bias=False?"
 STACK = "xlstm_block_stack."
 CONV = {"conv.weight": "conv1d.conv.weight", "conv.bias": "conv1d.conv.bias"}
 MLSTM = CONV | {
@@ -60,7 +61,7 @@ def from_nxai(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         ValueError: weights are missing, or belong to an option that has no counterpart here, such as bias=True.
     """
     names = {theirs: ours for ours, theirs in _names(weights, theirs=True).items()}
-    _check_names(weights, names)
+    check_names("the state dict", weights, names, QUESTION)
     cuda = any(x.shape[1] < x.shape[2] for name, x in weights.items() if name.endswith("_recurrent_kernel_"))
     return {names[name]: _read(names[name], weights, name, cuda) for name in weights}
 
@@ -80,7 +81,7 @@ def to_nxai(weights: Mapping[str, Tensor], form: Form = "vanilla") -> dict[str, 
     if form not in ("vanilla", "cuda"):
         raise ValueError(f"form {form!r} is unknown; choose one of vanilla, cuda.")
     names = _names(weights, theirs=False)
-    _check_names(weights, names)
+    check_names("the state dict", weights, names, QUESTION)
     return {names[name]: _write(name, weights, form) for name in weights}
 
 
@@ -118,12 +119,8 @@ def _names(weights: Iterable[str], theirs: bool) -> dict[str, str]:
     prefix = STACK if theirs else "stack."
     language = any(name.startswith(prefix) or name in (ENDS.values() if theirs else ENDS) for name in weights)
     ours_at, theirs_at, here = ("stack.", STACK, prefix) if language else ("", "", "")
-    found = [re.match(rf"{re.escape(here)}blocks\.(\d+)\.", name) for name in weights]
-    blocks = sorted({int(match[1]) for match in found if match})
-    if blocks != list(range(len(blocks))) or not blocks:
-        raise ValueError(f"these weights hold the blocks {blocks}, and must hold all from 0 upwards.")
     names = dict(ENDS) if language else {}
-    for at in blocks:
+    for at in range(count_blocks(weights, f"{here}blocks")):
         path = f"{here}blocks.{at}."
         inside = _block({name.removeprefix(path) for name in weights if name.startswith(path)})
         names |= {f"{ours_at}blocks.{at}.{ours}": f"{theirs_at}blocks.{at}.{name}" for ours, name in inside.items()}
@@ -141,15 +138,6 @@ def _block(inside: set[str]) -> dict[str, str]:
     names = {"norm.weight": "xlstm_norm.weight"}
     names |= {f"cell.{ours}": f"xlstm.{theirs}" for ours, theirs in cell.items()}
     return names | (MLP if slstm and any(name.startswith(("mlp", "ffn")) for name in inside) else {})
-
-
-def _check_names(got: Iterable[str], wanted: Iterable[str]) -> None:
-    missing, unknown = sorted(set(wanted) - set(got)), sorted(set(got) - set(wanted))
-    if missing or unknown:
-        raise ValueError(
-            f"these weights lack {', '.join(missing) or 'nothing'} and have the unknown "
-            f"{', '.join(unknown) or 'nothing'}; are they an xLSTM of 2024 with bias=False?"
-        )
 
 
 def _read(ours: str, weights: Mapping[str, Tensor], name: str, cuda: bool) -> Tensor:

@@ -11,7 +11,7 @@ References:
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -19,9 +19,11 @@ import torch
 from workbench.cells.rwkv7_initial import Ranks
 from workbench.models.language import LanguageModelConfig
 from workbench.models.layouts import RWKV7StackConfig
+from workbench.models.weight_names import check_names, count_blocks
 from workbench.shapes import Tensor
 
 Naming = Literal["published", "demonstration"]
+QUESTION = "are these the weights of an RWKV-7 (x070)?"
 NORM_EPS = 64e-5  # in the norm of each head, whatever its size
 BLEND = ("x_r", "x_w", "x_k", "x_v", "x_a", "x_g")  # a row of `blend` each
 SHARE = {"v0": "share.bias", "v1": "share.down", "v2": "share.up"}
@@ -70,11 +72,11 @@ def from_official(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
             does whose embedding is not 0.
     """
     parts = _parts({_training_name(name): x for name, x in weights.items()})
-    blocks = _blocks(parts, "blocks")
+    blocks = count_blocks(parts, "blocks")
 
     def take(path: str, *leaves: str, optional: tuple[str, ...] = ()) -> dict[str, Tensor]:
         got = parts.pop(path, {})
-        _check_names(path, got, leaves, optional)
+        check_names(path, got, leaves, QUESTION, optional)
         return got
 
     ours = {"embedding": take("emb", "weight")}
@@ -115,25 +117,25 @@ def to_official(weights: Mapping[str, Tensor], naming: Naming = "published") -> 
     if naming not in Naming.__args__:
         raise ValueError(f"naming {naming!r} is unknown; choose one of {', '.join(Naming.__args__)}.")
     parts = _parts(weights)
-    blocks, demo = _blocks(parts, "stack.blocks"), naming == "demonstration"
+    blocks, demo = count_blocks(parts, "stack.blocks"), naming == "demonstration"
     names = {ours: theirs for theirs, ours in ENDS.items()}
     for at in range(blocks):
         names |= {f"stack.blocks.{at}.{ours}": f"blocks.{at}.{theirs}" for theirs, ours in BLOCK.items()}
     optional = () if demo else ("embedding_norm",)
-    _check_names(f"this model, for the {naming} naming,", parts, names.keys() - {"embedding_norm"}, optional)
+    check_names(f"this model, for the {naming} naming,", parts, names.keys() - {"embedding_norm"}, QUESTION, optional)
     official = {}
     for path, leaves in parts.items():
         name = names[path]
         if path.endswith(".cell"):
             if demo and CONSTANT in leaves:
                 official |= _rosa(name.removesuffix(".att"), leaves.pop(CONSTANT))
-            _check_names(path, leaves, ("blend", *TIME_MIX.values()))
+            check_names(path, leaves, ("blend", *TIME_MIX.values()), QUESTION)
             leaves = _official_time_mix(leaves, first=name == "blocks.0.att")
         elif path.endswith(".mlp"):
-            _check_names(path, leaves, CHANNEL_MIX.values())
+            check_names(path, leaves, CHANNEL_MIX.values(), QUESTION)
             leaves = {leaf: _stretch(leaf, leaves[ours]) for leaf, ours in CHANNEL_MIX.items()}
         else:
-            _check_names(path, leaves, ("weight",), ("bias",))
+            check_names(path, leaves, ("weight",), QUESTION, ("bias",))
         official |= {f"{name}.{leaf}": x for leaf, x in leaves.items()}
     return {_demo_name(name): x for name, x in official.items()} if demo else official
 
@@ -144,7 +146,7 @@ def official_language(weights: Mapping[str, Tensor]) -> LanguageModelConfig:
     cell = {name.removeprefix("stack.blocks.0.cell."): x for name, x in weights.items() if ".blocks.0.cell." in name}
     stack = RWKV7StackConfig(
         width=width,
-        layers=_blocks(_parts(weights), "stack.blocks"),
+        layers=count_blocks(_parts(weights), "stack.blocks"),
         head_size=cell["bonus"].shape[1],
         ranks=Ranks(*(cell[f"{gate}.down"].shape[1] for gate in ("decay", "rate", "share", "gate"))),
         norm_eps=NORM_EPS,
@@ -165,7 +167,7 @@ def time_mix(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: a weight is missing or unknown.
     """
-    _check_names("the time mix", official, (*BLEND, *TIME_MIX))
+    check_names("the time mix", official, (*BLEND, *TIME_MIX), QUESTION)
     weights = {ours: _squeeze(official[name]) for name, ours in TIME_MIX.items()}
     return weights | {"blend": torch.stack([official[name].flatten() for name in BLEND])}
 
@@ -176,7 +178,7 @@ def channel_mix(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: a weight is missing or unknown.
     """
-    _check_names("the channel mix", official, CHANNEL_MIX)
+    check_names("the channel mix", official, CHANNEL_MIX, QUESTION)
     return {ours: _squeeze(official[name]) for name, ours in CHANNEL_MIX.items()}
 
 
@@ -215,25 +217,6 @@ def _parts(weights: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
         path, leaf = match.groups() if match else (name, "")
         parts.setdefault(path, {})[leaf] = x
     return parts
-
-
-def _blocks(paths: Iterable[str], path: str) -> int:
-    """How many blocks there are, none of them missing."""
-    found = [re.match(rf"{re.escape(path)}\.(\d+)\.", name) for name in paths]
-    blocks = sorted({int(match[1]) for match in found if match})
-    if blocks != list(range(len(blocks))) or not blocks:
-        raise ValueError(f"these weights hold the blocks {blocks}, and must hold all from 0 upwards.")
-    return len(blocks)
-
-
-def _check_names(where: str, got: Iterable[str], wanted: Iterable[str], optional: Iterable[str] = ()) -> None:
-    missing = sorted(set(wanted) - set(got) - set(optional))
-    unknown = sorted(set(got) - set(wanted) - set(optional))
-    if missing or unknown:
-        raise ValueError(
-            f"{where} lacks {', '.join(missing) or 'nothing'} and has the unknown {', '.join(unknown) or 'nothing'}; "
-            f"are these the weights of an RWKV-7 (x070)?"
-        )
 
 
 def _squeeze(x: Tensor) -> Tensor:

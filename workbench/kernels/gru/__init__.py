@@ -5,12 +5,12 @@ from torch import Tensor
 from workbench.kernels.backends import Backend, Backends, Choice
 from workbench.kernels.checks import check_lengths, check_shapes, check_state, compute_dtype, full_width, silence
 from workbench.kernels.gru.reference import GRUGates, GRUState, gru_gates
-from workbench.kernels.lstm import one_dense_head
+from workbench.kernels.lstm import FUSED_LIMITS, one_dense_head
 
 HERE = "workbench.kernels.gru"
 BACKENDS = Backends(
     "gru",
-    fused=Backend(f"{HERE}.fused:gru", one_dense_head, limits="one head, no lengths"),
+    fused=Backend(f"{HERE}.fused:gru", one_dense_head, limits=FUSED_LIMITS),
     reference=Backend(f"{HERE}.reference:gru"),
 )
 

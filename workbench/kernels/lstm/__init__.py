@@ -1,9 +1,11 @@
 """LSTM: the baseline, with its recurrent weights in heads (one head is the classic layer)."""
 
+import torch
 from torch import Tensor
 
 from workbench.kernels.backends import Backend, Backends, Choice
 from workbench.kernels.checks import check_lengths, check_shapes, check_state, compute_dtype, full_width, silence
+from workbench.kernels.cudnn import rounds
 from workbench.kernels.lstm.reference import LSTMGates, LSTMState, lstm_gates
 
 
@@ -13,13 +15,16 @@ def one_dense_head(wx: Tensor, r: Tensor, *rest: Tensor, lengths: Tensor | None 
         return f"runs one head, and got {r.shape[1]}"
     if lengths is not None:
         return "takes sequences of one length, and got lengths"
+    if torch.compiler.is_compiling() and rounds(wx):
+        return "cannot keep float32 products in full inside a compiled graph on a GPU"
     return None
 
 
 HERE = "workbench.kernels.lstm"
+FUSED_LIMITS = "one head, no lengths; not float32 compiled on a GPU"
 BACKENDS = Backends(
     "lstm",
-    fused=Backend(f"{HERE}.fused:lstm", one_dense_head, limits="one head, no lengths"),
+    fused=Backend(f"{HERE}.fused:lstm", one_dense_head, limits=FUSED_LIMITS),
     reference=Backend(f"{HERE}.reference:lstm"),
 )
 

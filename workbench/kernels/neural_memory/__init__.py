@@ -167,7 +167,7 @@ def check_memory(
 
 def clamp_position(state: tuple | None, refresh: int) -> tuple | None:
     """A state that is at most one step from its next refresh where it came from a run with longer spans."""
-    return state and state._replace(position=state.position.clamp(0, refresh - 1))
+    return state and type(state)(*state[:-1], state.position.clamp(0, refresh - 1))
 
 
 def widen(

@@ -59,7 +59,7 @@ def neural_memory(
     memory = at.beta[..., None] * (q @ before.m) + at.f[..., None] * (q @ before.s)
     y = memory - 2 * (at.gamma * (q @ k.transpose(-1, -2))) @ errors
     taken = alive.sum((1, 2, 3))
-    return y.flatten(2, 3)[:, :, :steps], state._replace(position=(state.position + taken) % refresh)
+    return y.flatten(2, 3)[:, :, :steps], NeuralMemoryState(*state[:3], (state.position + taken) % refresh)
 
 
 def last_refresh(alive: Bool[Tensor, "B 1 N C"], refresh: int, position: Int[Tensor, " B"]) -> Int[Tensor, "B 1 N M"]:

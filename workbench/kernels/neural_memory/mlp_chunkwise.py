@@ -46,7 +46,7 @@ def neural_memory_mlp(
 
     def lay(x: Tensor, still: float) -> Tensor:
         """Put the steps in their places (B, H, N, C, ...), and `still` where there is none."""
-        at = (x.shape[0], 1, -1, *[1] * (x.ndim - 3))
+        at = (x.shape[0], 1, chunks * size, *[1] * (x.ndim - 3))
         moved = x.gather(2, place.view(at).expand(-1, x.shape[1], -1, *x.shape[3:]))
         return moved.masked_fill(outside.view(at), still).unflatten(2, (chunks, size))
 
@@ -61,7 +61,7 @@ def neural_memory_mlp(
     back = (torch.arange(steps, device=q.device) + shift[:, None])[:, None, :, None]
     y = torch.cat(outputs, 2)
     y = y.gather(2, back.expand(-1, y.shape[1], -1, y.shape[3]))
-    return y, state._replace(position=(state.position + taken.sum(1)) % refresh)
+    return y, NeuralMemoryMLPState(*state[:6], (state.position + taken.sum(1)) % refresh)
 
 
 def chunk(
