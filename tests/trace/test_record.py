@@ -5,11 +5,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from workbench.models import encoders
 from workbench.models.forecaster import ForecasterConfig
 from workbench.models.layouts import LSTMStackConfig, XLSTMStackConfig
 from workbench.trace.gates import duration, memory_spans, movers
 from workbench.trace.names import NAMES, derive
-from workbench.trace.record import Trace, record
+from workbench.trace.record import record
+from workbench.trace.store import Trace
 
 STACKS = {"lstm": LSTMStackConfig(width=8), "xlstm": XLSTMStackConfig(width=8, heads=2, layers=3, slstm_at=(1,))}
 
@@ -47,7 +49,7 @@ def test_it_says_how_exact_it_is(stack):
 
 def broken(function):
     """A trace whose output is off by one half."""
-    return lambda *arguments: (lambda y, named: (y + 0.5, named))(*function(*arguments))
+    return lambda *inputs, **options: (lambda y, named: (y + 0.5, named))(*function(*inputs, **options))
 
 
 def test_gates_are_kept_when_an_error_ends_the_block():
@@ -151,3 +153,66 @@ def test_an_open_gate_has_a_long_half_life():
     found = derive({"log_forget": torch.tensor([[[0.0, -1e-3]]])})["half_life"]
     assert found[0, 0, 0] > 1e20
     assert found[0, 0, 1] == pytest.approx(693.1, rel=1e-3)
+
+
+def test_only_what_is_asked_for_is_kept():
+    model, inputs = make("xlstm")
+    with record(model, names=("*.forget", "blocks.0.cell.half_life")) as trace:
+        model(*inputs)
+    ends = sorted(name.removeprefix("stack.blocks.") for name in trace.names())
+    assert ends == ["0.cell.forget", "0.cell.half_life", "1.cell.forget", "2.cell.forget"]
+    assert trace.error < 1e-5
+
+
+def test_an_untrained_model_is_said_to_be_one_until_a_weight_moves():
+    model, inputs = make("lstm")
+    with record(model) as trace:
+        model(*inputs)
+    assert trace.notes == ["untrained: the model has its fresh weights"]
+    assert "untrained" in repr(trace)
+    with torch.no_grad():
+        next(model.parameters()).add_(1e-3)
+    with record(model) as trace:
+        model(*inputs)
+    assert trace.notes == []
+
+
+def test_a_diverged_model_is_said_to_be_one_and_its_missing_values_are_counted():
+    model, inputs = make("xlstm")
+    with torch.no_grad():
+        model.stack.blocks[1].cell.recurrent[0, 0, 0, 0] = torch.nan
+    with record(model) as trace:
+        model(*inputs)
+    first, second = trace.notes
+    assert first == (
+        "diverged: 1 of its parameters hold values that are not finite, stack.blocks.1.cell.recurrent first"
+    )
+    lost = sum(int(np.isnan(trace.read(name)).sum()) for name in trace.names())
+    assert second.startswith(f"{lost:,} values are not numbers, in ")
+    assert lost > 0
+    assert np.isnan(trace.error)
+
+
+def test_padding_is_not_counted_as_missing():
+    model, _ = make("xlstm")
+    with record(model.stack) as trace:
+        model.stack(torch.randn(2, 10, 8), lengths=torch.tensor([10, 3]))
+    assert trace.about["missing"] == {}
+
+
+@pytest.mark.parametrize("kind", encoders.list_available())
+def test_every_encoder_of_the_zoo_is_traced_with_its_pooling(kind):
+    encoder = encoders.create(kind, n_features=3, hidden_size=64, pool="attention")
+    with record(encoder) as trace:
+        _, info = encoder(torch.randn(2, 12, 3), lengths=torch.tensor([12, 7]))
+    weights = trace["pool.pooling_weights"]
+    assert weights.dims == ("batch", "time")
+    assert np.isnan(weights.values[1, 7:]).all()
+    assert_close(weights.values[0], info["pooling_weights"][0].numpy())
+    assert trace.error < 2e-5
+    assert {name.rpartition(".")[2] for name in trace.names()} <= set(NAMES)
+
+
+def test_what_is_not_in_the_vocabulary_is_refused():
+    with pytest.raises(ValueError, match="wobble is not in the vocabulary"):
+        derive({"wobble": torch.zeros(1)})

@@ -114,7 +114,7 @@ class Titans(nn.Module):
             raise ValueError(f"step_max={step_max} is not a step size; take a number above 0.")
         self.width, self.heads, self.refresh, self.backend = width, heads, refresh, backend
         self.kernel, self.watch = KERNELS[memory]
-        self.step_max = step_max
+        self.memory, self.step_max = memory, step_max
         size = width // heads
         self.qkv = tag("projection", nn.Linear(width, 3 * width, bias=False))
         self.conv = tag("input", CausalConv(3 * width, conv, bias=False))

@@ -21,6 +21,7 @@ from workbench.kernels.neural_memory import NeuralMemoryMLPState, NeuralMemorySt
 from workbench.kernels.rwkv7 import RWKV7State
 from workbench.kernels.slstm import SLSTMState
 from workbench.models import layouts
+from workbench.models.fresh import fresh
 from workbench.models.heads import Pool, PoolKind
 from workbench.models.nxai_encoder import NXAIOptions, nxai_body
 from workbench.models.stack import StackState
@@ -85,9 +86,7 @@ class EncoderConfig(BaseModel):
 
     def build(self, seed: int = 0) -> nn.Module:
         """Make the encoder, with fresh weights drawn from the seed."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return _ENCODERS[self.name](self)
+        return fresh(lambda: _ENCODERS[self.name](self), seed)
 
     def example(self, seed: int = 0) -> tuple[Tensor]:
         """An input of the right shape, the same for a seed on every machine (2, 32, F)."""

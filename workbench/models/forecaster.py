@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import nn
 
 from workbench.cells.roles import tag
+from workbench.models.fresh import fresh
 from workbench.models.heads import PoolKind, forecast_head
 from workbench.models.layouts import StackConfig, XLSTMStackConfig
 from workbench.shapes import Float, Tensor
@@ -42,9 +43,7 @@ class ForecasterConfig(BaseModel):
 
     def build(self, seed: int = 0) -> "Forecaster":
         """Make the model, with fresh weights drawn from the seed."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return Forecaster(self)
+        return fresh(lambda: Forecaster(self), seed)
 
     def example(self, seed: int = 0) -> tuple[Tensor, Tensor]:
         """Inputs of the right shape, the same for a seed on every machine: a past of 32 steps, and what is known."""

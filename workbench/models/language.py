@@ -10,6 +10,7 @@ from workbench.cells.parts import small_init, soft_cap
 from workbench.cells.roles import tag
 from workbench.kernels.checks import inside
 from workbench.models.block import make_norm
+from workbench.models.fresh import fresh
 from workbench.models.layouts import StackConfig, XLSTMStackConfig
 from workbench.models.stack import StackState
 from workbench.shapes import Float, Int, Tensor
@@ -38,9 +39,7 @@ class LanguageModelConfig(BaseModel):
 
     def build(self, seed: int = 0) -> "LanguageModel":
         """Make the model, with fresh weights drawn from the seed."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return LanguageModel(self)
+        return fresh(lambda: LanguageModel(self), seed)
 
     def example(self, seed: int = 0) -> tuple[Tensor]:
         """Tokens of the right range, the same for a seed on every machine (2, 32)."""

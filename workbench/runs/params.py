@@ -141,3 +141,15 @@ def _history() -> list[str] | None:
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     return None if shell is None else list(shell.history_manager.input_hist_parsed)
+
+
+def differences(saved: dict, wanted: dict, path: str = "") -> list[str]:
+    """Where two configurations differ, as sentences."""
+    odd = []
+    for key in sorted(saved.keys() | wanted.keys()):
+        a, b = saved.get(key, "absent"), wanted.get(key, "absent")
+        if isinstance(a, dict) and isinstance(b, dict):
+            odd += differences(a, b, f"{path}{key}.")
+        elif a != b:
+            odd.append(f"{path}{key} is {a} there and {b} here")
+    return odd

@@ -13,6 +13,7 @@ from torch import nn
 import workbench
 from workbench.cells.roles import parameter_roles
 from workbench.models.zoo import config_from
+from workbench.runs.params import differences
 
 FORMAT = 1
 CARD, WEIGHTS = "checkpoint.json", "model.safetensors"
@@ -127,15 +128,3 @@ def probe(model: nn.Module) -> list[float]:
     model.train(training)
     output = output[0] if isinstance(output, tuple) else output
     return [float(x) for x in output.flatten()[:8]]
-
-
-def differences(saved: dict, wanted: dict, path: str = "") -> list[str]:
-    """Where two configurations differ, as sentences."""
-    odd = []
-    for key in sorted(saved.keys() | wanted.keys()):
-        a, b = saved.get(key, "absent"), wanted.get(key, "absent")
-        if isinstance(a, dict) and isinstance(b, dict):
-            odd += differences(a, b, f"{path}{key}.")
-        elif a != b:
-            odd.append(f"{path}{key} is {a} there and {b} here")
-    return odd
