@@ -95,6 +95,12 @@ def _add_kernels(commands: argparse._SubParsersAction) -> None:
     exact.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
     exact.add_argument("--save", metavar="FILE", help="write the numbers as JSON, with where they come from")
     exact.set_defaults(call=_bench_exact)
+    trace = subjects.add_parser("trace", help="what tracing costs: time and memory for each family, in a minute or two")
+    trace.add_argument("family", nargs="*", help="all, if none is given")
+    trace.add_argument("--steps", type=int, default=1024, help="length of the sequences (1024)")
+    trace.add_argument("--stream", type=int, default=0, metavar="STEPS", help="also trace so many steps to disk")
+    trace.add_argument("--save", metavar="FILE", help="write the numbers as JSON, with where they come from")
+    trace.set_defaults(call=_bench_trace)
 
 
 def _demo(arguments: argparse.Namespace, flags: list[str]) -> int:
@@ -215,16 +221,38 @@ def _bench_exact(arguments: argparse.Namespace) -> int:
 
     rows = []
     for row in exact.measure(arguments.steps, arguments.device, arguments.recurrence):
-        if sys.stderr.isatty():
-            print(f"\r\033[K{row.recurrence} {row.form} {row.dtype}", end="", file=sys.stderr, flush=True)
+        _say(f"{row.recurrence} {row.form} {row.dtype}")
         rows.append(row)
-    if sys.stderr.isatty():
-        print("\r\033[K", end="", file=sys.stderr)
+    _say("")
     print(exact.table(rows))
     print("Relative RMS errors against the reference in float64; -: it does not run.")
     if arguments.save:
         exact.save(arguments.save, rows, arguments.steps, arguments.device)
     return _FINISHED_WELL
+
+
+def _bench_trace(arguments: argparse.Namespace) -> int:
+    from workbench.bench import results, trace
+
+    costs, streams = [], []
+    for row in trace.measure(arguments.steps, arguments.family):
+        costs.append(row)
+        _say(f"{row.family}: {row.traced_ms:.0f} ms")
+    for row in trace.measure_stream(arguments.stream, arguments.family) if arguments.stream else ():
+        streams.append(row)
+        _say(f"{row.family}: {row.steps:,} steps in {row.seconds:.0f} s")
+    _say("")
+    print(trace.table(costs, streams))
+    print("One block, batch 1, width 64, 4 heads, float32, no gradients; memory: how far it rose.")
+    if arguments.save:
+        packages = ("workbench", "torch")
+        results.write(arguments.save, trace.__name__, "ms, MB", [*costs, *streams], packages=packages)
+    return _FINISHED_WELL
+
+
+def _say(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

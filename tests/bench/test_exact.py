@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from workbench.bench import exact
+from workbench.bench import exact, results
 from workbench.bench.exact import CASES, DTYPES, Row, errors, forgiven, measure, prepare, relative, save, table
 from workbench.bench.peers import MLSTM_KERNELS, peers
 from workbench.kernels.catalogue import TABLES
@@ -84,4 +84,4 @@ def test_table_and_file(tmp_path):
     save(tmp_path / "rows.json", rows, 64, "cpu")
     found = json.loads((tmp_path / "rows.json").read_text())
     assert found["rows"] == [vars(rows[0])]
-    assert found["versions"]["torch"] == exact.version("torch")
+    assert found["versions"]["torch"] == results.version("torch")

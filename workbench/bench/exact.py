@@ -4,14 +4,10 @@ Truth is the reference in float64 on the inputs as rounded to the narrower type.
 root mean square error among the tensors that it stands for. Other packages run on the same inputs, where installed.
 """
 
-import datetime
-import json
 import math
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -19,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from workbench.bench.peers import peers
+from workbench.bench.results import columns, write
 from workbench.kernels.catalogue import TABLES
 from workbench.kernels.gated_delta import gated_delta
 from workbench.kernels.gru import gru
@@ -27,7 +24,6 @@ from workbench.kernels.mlstm import mlstm, mlstm_expforget, mlstm_sigmoid
 from workbench.kernels.neural_memory import neural_memory, neural_memory_mlp
 from workbench.kernels.rwkv7 import rwkv7
 from workbench.kernels.slstm import slstm, slstm_expforget
-from workbench.runs.provenance import commit
 
 Draw = Callable[..., Tensor]  # a normal sample of these sizes in float64
 PACKAGES = ("workbench", "torch", "mlstm_kernels", "flash-linear-attention")
@@ -260,30 +256,10 @@ def table(rows: list[Row]) -> str:
     for row in rows:
         numbers = [row.values, row.gradients, row.carried]
         lines.append([row.recurrence, row.form, row.dtype, *("-" if x is None else f"{x:.1e}" for x in numbers)])
-    widths = [max(len(line[column]) for line in lines) for column in range(6)]
-    cells = (zip(line, widths, strict=True) for line in lines)
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in line).rstrip() for line in cells)
+    return columns(lines)
 
 
 def save(path: str | Path, rows: list[Row], steps: int, device: str) -> None:
     """Write the rows as JSON, with where they come from."""
-    kind = torch.cuda.get_device_name() if device.startswith("cuda") else f"{os.cpu_count()} CPU cores"
-    found = {
-        "question": "workbench.bench.exact",
-        "unit": "largest relative root mean square error",
-        "steps": steps,
-        "device": kind,
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "commit": commit()["commit"],
-        "versions": {name: found for name in PACKAGES if (found := version(name))},
-        "rows": [vars(row) for row in rows],
-    }
-    Path(path).write_text(json.dumps(found, indent=1) + "\n")
-
-
-def version(package: str) -> str | None:
-    """The version of a package, None where it is not installed."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+    unit = "largest relative root mean square error"
+    write(path, __name__, unit, rows, device=device, packages=PACKAGES, settings={"steps": steps})
