@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from workbench.bench import exact, results
+from workbench.bench import results
 from workbench.bench.exact import CASES, DTYPES, Row, errors, forgiven, measure, prepare, relative, save, table
 from workbench.bench.peers import MLSTM_KERNELS, peers
 from workbench.kernels.catalogue import TABLES
