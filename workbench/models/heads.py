@@ -32,6 +32,7 @@ class Pool(nn.Module):
     def weights(self, hidden: Float[Tensor, "B T E"], lengths: Int[Tensor, " B"] | None = None) -> Float[Tensor, "B T"]:
         """The share of each step; a row adds up to 1, or to 0 where a sequence has no step."""
         batch, steps, width = hidden.shape
+        hidden = zero_padding(hidden, lengths)
         ends = torch.full((batch,), steps, device=hidden.device) if lengths is None else lengths
         here = inside(ends, steps)
         if self.kind == "attention":
@@ -46,7 +47,14 @@ class Pool(nn.Module):
         """The weighted sum over time, of the first steps alone where there are lengths (B,)."""
         if self.kind == "last" and lengths is None:
             return hidden[:, -1]
-        return torch.einsum("bt,bte->be", self.weights(hidden, lengths), hidden)
+        return torch.einsum("bt,bte->be", self.weights(hidden, lengths), zero_padding(hidden, lengths))
+
+    def trace(
+        self, hidden: Float[Tensor, "B T E"], lengths: Int[Tensor, " B"] | None = None
+    ) -> tuple[Float[Tensor, "B E"], dict[str, Tensor]]:
+        """The same, with the weights that it was read by (see workbench.trace)."""
+        weights = self.weights(hidden, lengths)
+        return torch.einsum("bt,bte->be", weights, zero_padding(hidden, lengths)), {"pooling_weights": weights}
 
 
 class AttentionPool(nn.Module):
