@@ -1,5 +1,7 @@
 """Every cell: any split equals one pass, ragged batches, no look-ahead, files, narrow types, roles, and its trace."""
 
+from inspect import signature
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -9,6 +11,7 @@ from tests.cells.table import (
     CELLS,
     STEPS,
     TRACED,
+    WIDTH,
     carried,
     every_cell,
     flat,
@@ -24,6 +27,7 @@ from workbench.cells.roles import ROLES, parameter_roles, tag
 from workbench.cells.slstm import SLSTM, power_law
 from workbench.cells.states import load_state, map_state, save_state
 from workbench.kernels.checks import inside
+from workbench.trace.names import NAMES
 
 STEP_BY_STEP = tuple(range(1, STEPS))
 
@@ -121,6 +125,54 @@ def test_trace_belongs_to_the_output(kind, lengths):
     assert keep.min() >= 0
     assert keep.max() <= 1 or kind in ("slstm-exponential", "mlstm-expforget")
     assert_close(quantities["log_forget"].exp(), quantities["forget"])
+
+
+@pytest.mark.parametrize("kind", TRACED)
+def test_trace_takes_what_forward_takes_and_refuses_what_it_refuses(kind):
+    cell, inputs = make(kind)
+    forward, trace = (signature(getattr(type(cell), name)).parameters for name in ("forward", "trace"))
+    assert [(p.name, p.kind, p.default) for p in forward.values()] == [
+        (p.name, p.kind, p.default) for p in trace.values()
+    ]
+    for call in (cell, cell.trace):
+        with pytest.raises(ValueError, match=rf"x is \(3, 11, 15\), and must be \(B, T, E\) with E = {WIDTH}"):
+            call(**{name: x[..., 1:] for name, x in inputs.items()})
+
+
+@pytest.mark.parametrize("kind", TRACED)
+def test_trace_uses_the_vocabulary_and_matrix_memories_have_a_rank(kind):
+    cell, inputs = make(kind)
+    _, quantities = cell.trace(**inputs)
+    assert quantities.keys() <= NAMES.keys()
+    assert cell.levers().keys() <= NAMES.keys()
+    matrix = not kind.startswith(("lstm", "gru", "slstm"))
+    assert ("state_rank" in quantities) == matrix
+    if matrix:
+        smaller = min(quantities[name].shape[-1] for name in ("key", "value"))
+        most = 2 * smaller if "mlp" in kind else smaller  # two layers are one matrix, block by block
+        assert 1 - 1e-9 <= quantities["state_rank"].min() <= quantities["state_rank"].max() <= most + 1e-9
+    if "write_norm" in quantities and "error" in quantities:
+        wanted = quantities["write_strength"] * quantities["error"].norm(dim=-1)
+        assert_close(quantities["write_norm"], wanted, rtol=1e-2, atol=1e-6)  # keys fall short of length 1 by 1e-6 / 2
+    if kind.startswith("titans-linear"):
+        assert_close(quantities["write_norm"], 2 * quantities["step_size"] * quantities["surprise"], rtol=1e-2, atol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", TRACED)
+def test_trace_of_a_narrow_cell_is_as_wide_as_its_memory(kind):
+    """In bfloat16 and under autocast the trace belongs to the output as closely as bfloat16 can say."""
+    cell, inputs = make(kind, torch.bfloat16)
+    y, _ = cell(**inputs)
+    traced, quantities = cell.trace(**inputs)
+    assert traced.dtype == y.dtype
+    assert relative(traced, y) < 0.005
+    assert {quantities[name].dtype for name in ("state_norm", "cell") if name in quantities} <= {torch.float32}
+    cell, inputs = make(kind, torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        y, _ = cell(**inputs)
+        traced, _ = cell.trace(**inputs)
+    assert relative(traced, y) < 0.005
 
 
 @every_cell

@@ -128,7 +128,7 @@ def test_trace_belongs_to_the_output(negative):
     _, state = cell(x[:, :3])
     lengths = torch.tensor([8, 2, 5])
     y, _ = cell(x[:, 3:], state, lengths=lengths)
-    traced, quantities = cell.trace(x[:, 3:], state, lengths)
+    traced, quantities = cell.trace(x[:, 3:], state, lengths=lengths)
     assert_close(traced, y, **TIGHT)
     assert 0 <= quantities["input"].min() <= quantities["input"].max() <= 1
     assert_close(quantities["write_strength"], (2 if negative else 1) * quantities["input"])

@@ -131,7 +131,7 @@ def test_every_kind_of_gate_streams_and_is_traced(gates, kind):
     assert isinstance(last, kind)
     assert_close(y, wanted[:, 3:], **TIGHT)
     assert_close(tuple(again), tuple(last), **TIGHT)
-    traced, quantities = cell.trace(x[:, 3:], state, None)
+    traced, quantities = cell.trace(x[:, 3:], state)
     assert_close(traced, y, **TIGHT)
     assert quantities["output"].shape == (3, HEADS, STEPS - 3, WIDTH // HEADS)
     assert_close(quantities["log_forget"].exp(), quantities["forget"])

@@ -135,7 +135,7 @@ def test_padding_changes_nothing(kind):
     lengths = torch.tensor([STEPS, 4, 1])
     x[1, 4:], x[2, 1:] = torch.nan, torch.nan
     y, last = cell(x, lengths=lengths)
-    traced, quantities = cell.trace(x, None, lengths)
+    traced, quantities = cell.trace(x, lengths=lengths)
     assert_close(traced, y, **TIGHT)
     assert y[1, 4:].abs().sum() + y[2, 1:].abs().sum() == 0
     assert all(g.isfinite().all() for g in torch.autograd.grad(y.sum(), list(cell.parameters()), retain_graph=True))
@@ -165,7 +165,7 @@ def test_trace_belongs_to_the_output(kind):
     _, state = cell(x[:, :3])
     for before, rest in ((None, x), (state, x[:, 3:])):
         y, _ = cell(rest, before)
-        traced, quantities = cell.trace(rest, before, None)
+        traced, quantities = cell.trace(rest, before)
         assert_close(traced, y, **TIGHT)
         for name in ("forget", "input", "momentum"):
             assert 0 < quantities[name].min() <= quantities[name].max() < 1
@@ -180,7 +180,7 @@ def test_trace_is_what_happens_between_the_states(kind):
     cell, x = make(kind)
     _, state = cell(x[:, :3])
     at, *_ = cell.project(x[:, 3:], state, None)
-    y, seen = cell.trace(x[:, 3:], state, None)
+    y, seen = cell.trace(x[:, 3:], state)
     named = {"query": at.q, "key": at.k, "value": at.v, "momentum": at.eta, "step_size": at.theta}
     named |= {"forget": 1 - at.alpha, "input": at.theta / cell.step_max}
     assert_close({name: seen[name] for name in named}, named, **TIGHT)

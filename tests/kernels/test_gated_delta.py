@@ -196,6 +196,7 @@ def test_gates_are_those_of_the_run():
         write = k[:, :, t, :, None] * (beta[:, :, t, None] * gates.error[:, :, t])[:, :, None]
         s = g[:, :, t].exp()[..., None, None] * s + write
         assert_close(gates.size[:, :, t], torch.linalg.matrix_norm(s))
+        assert_close(gates.write[:, :, t], torch.linalg.matrix_norm(write))
     assert_close(last.s, s)
 
 

@@ -164,8 +164,10 @@ def test_gates_are_those_of_the_run():
     for t in range(9):
         now = [x[:, :, t : t + 1] for x in inputs]
         assert_close(gates.removed[:, :, t], (state.s * now[4].mT).sum(-2))
+        kept = now[1][:, :, 0, :, None].exp() * state.s
         _, state = rwkv7(*now, state)
         assert_close(gates.size[:, :, t], state.s.square().sum((-2, -1)).sqrt())
+        assert_close(gates.write[:, :, t], torch.linalg.matrix_norm(state.s - kept))
 
 
 def test_half_precision_keeps_a_wide_state():

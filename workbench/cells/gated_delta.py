@@ -1,17 +1,18 @@
 """GatedDelta: the Gated DeltaNet layer, a memory that corrects what it got wrong, with convolution and output gate."""
 
 import math
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from workbench.cells.checks import check_input
+from workbench.cells.levers import Lever, anything, forget_levers, itself, not_too_far
 from workbench.cells.parts import CausalConv, RMSNorm, merge_heads, split_heads, zero_padding
 from workbench.cells.roles import tag
 from workbench.kernels.backends import Choice
-from workbench.kernels.checks import compute_dtype
+from workbench.kernels.checks import compute_dtype, full_width, silence
 from workbench.kernels.gated_delta import GatedDeltaState, gated_delta, gated_delta_gates, mask_padding
 from workbench.shapes import Float, Int, Tensor
 
@@ -65,6 +66,7 @@ class GatedDelta(nn.Module):
     """
 
     role = "core"
+    SILENT: ClassVar = {"query": 0.0}  # what makes a head answer nothing, see workbench.cells.levers
 
     def __init__(
         self,
@@ -118,11 +120,11 @@ class GatedDelta(nn.Module):
         pace = -F.logsigmoid(-(forget.to(wide) + self.forget_bias.to(wide)[:, None]))
         log_forget = -torch.exp(self.log_rate.to(wide))[:, None] * pace
         q, k = normalize(q) * q.shape[-1] ** -0.5, normalize(k)
-        return Inputs(q, k, v, beta, log_forget, self.gate(x)), tail, memory
+        return Inputs(q, k, v, beta, log_forget, F.silu(self.gate(x))), tail, memory
 
     def leave(self, o: Float[Tensor, "B H T V"], at: Inputs) -> Float[Tensor, "B T E"]:
         """The way from the memory's answer to the output of the layer."""
-        return self.down(merge_heads(self.norm(o)).to(at.gate.dtype) * F.silu(at.gate))
+        return self.down(merge_heads(self.norm(o)).to(at.gate.dtype) * at.gate)
 
     def forward(
         self,
@@ -138,24 +140,46 @@ class GatedDelta(nn.Module):
         return self.leave(o, at), GatedDeltaCellState(tail, memory)
 
     def trace(
-        self, x: Float[Tensor, "B T E"], state: GatedDeltaCellState | None, lengths: Int[Tensor, " B"] | None
+        self,
+        x: Float[Tensor, "B T E"],
+        state: GatedDeltaCellState | None = None,
+        *,
+        lengths: Int[Tensor, " B"] | None = None,
     ) -> tuple[Float[Tensor, "B T E"], dict[str, Tensor]]:
         """Compute the output again, by the reference, with every quantity by name (see workbench.trace)."""
+        check_input(self, x, state, GatedDeltaCellState, lengths)
         at, _, memory = self.project(x, state, lengths)
         beta, log_forget = mask_padding(at.beta, at.log_forget, lengths)
-        o, _, gates = gated_delta_gates(at.q, at.k, at.v, beta, log_forget, memory)
+        q, k, v = (silence(part, lengths) for part in at[:3])
+        with full_width(q):
+            o, _, gates = gated_delta_gates(q, k, v, beta, log_forget, memory)
+        o = silence(o, lengths)
         return self.leave(o, at), {
             "input": beta / self.strongest,
             "write_strength": beta,
             "forget": log_forget.exp(),
             "log_forget": log_forget,
-            "output": split_heads(F.silu(at.gate), self.heads),
+            "output": split_heads(at.gate, self.heads),
             "error": gates.error,
+            "write_norm": gates.write,
             "state_norm": gates.size,
-            "query": at.q,
-            "key": at.k,
-            "value": at.v,
+            "state_rank": gates.rank,
+            "query": q,
+            "key": k,
+            "value": v,
             "hidden": o,
+        }
+
+    def levers(self) -> dict[str, Lever]:
+        """What can be forced, by name (see workbench.cells.levers)."""
+        return {
+            "input": Lever("beta", lambda x: self.strongest * x),
+            "write_strength": Lever("beta", itself, 0.0, float(self.strongest)),
+            **forget_levers("log_forget", not_too_far),
+            "query": anything("q"),
+            "key": anything("k"),
+            "value": anything("v"),
+            "output": anything("gate", merged=True),
         }
 
 

@@ -1,17 +1,30 @@
 """MLSTM: the mLSTM layer of the 2024 block, matrix memory between an up- and a down-projection."""
 
 import math
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from workbench.cells.checks import check_input
+from workbench.cells.levers import (
+    Lever,
+    anything,
+    before_log_sigmoid,
+    before_sigmoid,
+    forget_levers,
+    log_input_lever,
+    not_too_far,
+)
 from workbench.cells.parts import CausalConv, HeadNorm, HeadwiseLinear, small_init, split_heads, wang_init, zero_padding
 from workbench.cells.roles import tag
 from workbench.kernels.backends import Choice
+from workbench.kernels.checks import compute_dtype, full_width, silence
+from workbench.kernels.chunks import finite
 from workbench.kernels.mlstm import (
+    MLSTMSigmoidGates,
     MLSTMSigmoidState,
     MLSTMState,
     mask_padding,
@@ -20,6 +33,12 @@ from workbench.kernels.mlstm import (
     mlstm_gates,
     mlstm_sigmoid,
     mlstm_sigmoid_gates,
+    widen,
+)
+from workbench.kernels.mlstm.unstabilized import (
+    mlstm_expforget_unstabilized,
+    mlstm_unstabilized,
+    mlstm_unstabilized_gates,
 )
 from workbench.kernels.slstm import exponential
 from workbench.shapes import Float, Int, Tensor
@@ -44,16 +63,29 @@ class Inputs(NamedTuple):
     gate: Tensor  # what multiplies the output (B, T, inner width)
 
 
+class Recurrence(NamedTuple):
+    """The kernel, the reference that says what happens in it, and its forget gate."""
+
+    kernel: Callable
+    watch: Callable
+    log_forget: Callable[[Tensor], Tensor]
+    keep: float  # preactivation of a forget gate of 1
+
+
 Gates = Literal["exponential", "expforget", "sigmoid"]
 KERNELS = {
-    "exponential": (mlstm, F.logsigmoid),
-    "expforget": (mlstm_expforget, exponential),
-    "sigmoid": (mlstm_sigmoid, F.logsigmoid),
+    "exponential": Recurrence(mlstm, mlstm_gates, F.logsigmoid, math.inf),
+    "expforget": Recurrence(mlstm_expforget, mlstm_gates, exponential, 0.0),
+    "sigmoid": Recurrence(mlstm_sigmoid, mlstm_sigmoid_gates, F.logsigmoid, math.inf),
+}
+UNSTABILIZED = {
+    "exponential": Recurrence(mlstm_unstabilized, mlstm_unstabilized_gates, F.logsigmoid, math.inf),
+    "expforget": Recurrence(mlstm_expforget_unstabilized, mlstm_unstabilized_gates, exponential, 0.0),
 }
 
 
 def watch(
-    gates: Gates,
+    recurrence: Recurrence,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -63,16 +95,19 @@ def watch(
     lengths: Tensor | None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """What the memory answers, by the reference (B, H, T, V), and what happens in it by name (see workbench.trace)."""
-    i, f = mask_padding(i, f, lengths, keep=0.0 if gates == "expforget" else math.inf)
-    log_f = KERNELS[gates][1](f)
-    if gates == "sigmoid":
-        h, _, seen = mlstm_sigmoid_gates(q, k, v, i, log_f, memory)
+    narrow = q.dtype
+    i, f = mask_padding(i, f, lengths, keep=recurrence.keep)
+    with full_width(q):
+        log_f = recurrence.log_forget(f.to(compute_dtype(q)))
+        q, k, v, i = widen(q, k, v, i, lengths=lengths)
+        h, _, seen = recurrence.watch(q, k, v, i, log_f, memory)
+    h = silence(h, lengths).to(narrow)
+    if isinstance(seen, MLSTMSigmoidGates):
         inside = {"input": torch.sigmoid(i)}
     else:
-        h, _, seen = mlstm_gates(q, k, v, i, log_f, memory)
         inside = {
             "log_input": i,
-            "input": torch.exp(i - seen.m),
+            "input": torch.exp(i - finite(seen.m)),
             "normalizer": seen.norm,
             "stabilizer": seen.m,
             "normalizer_state": seen.n,
@@ -81,10 +116,24 @@ def watch(
         "forget": log_f.exp(),
         "log_forget": log_f,
         "state_norm": seen.size,
+        "state_rank": seen.rank,
         "query": q,
         "key": k,
         "value": v,
         "hidden": h,
+    }
+
+
+def mlstm_levers(gates: Gates) -> dict[str, Lever]:
+    """What can be forced in the memory, by name (see workbench.cells.levers)."""
+    grows = gates == "expforget"
+    write = {"input": Lever("i", before_sigmoid)} if gates == "sigmoid" else {"log_input": log_input_lever("i")}
+    return {
+        **write,
+        **forget_levers("f", not_too_far if grows else before_log_sigmoid, grows=grows),
+        "query": anything("q"),
+        "key": anything("k"),
+        "value": anything("v"),
     }
 
 
@@ -111,6 +160,7 @@ class MLSTM(nn.Module):
     """
 
     role = "core"
+    SILENT: ClassVar = {"query": 0.0}  # what makes a head answer nothing, see workbench.cells.levers
 
     def __init__(
         self,
@@ -129,7 +179,7 @@ class MLSTM(nn.Module):
         if inner % heads or inner % block:
             raise ValueError(f"the inner width {inner} must be a multiple of heads={heads} and of block={block}.")
         self.width, self.heads, self.gates, self.backend = width, heads, gates, backend
-        self.kernel = KERNELS[gates][0]
+        self.recurrence = KERNELS[gates]
         self.up = tag("projection", nn.Linear(width, 2 * inner, bias=False))
         self.conv = tag("input", CausalConv(inner, conv))
         self.qkv = tag("input", nn.ModuleDict({name: HeadwiseLinear(inner, inner // block) for name in "qkv"}))
@@ -160,11 +210,11 @@ class MLSTM(nn.Module):
         joint = torch.cat([q, k, v], -1)
         i, f = (linear(joint).transpose(1, 2) for linear in (self.input_gate, self.forget_gate))
         heads = (split_heads(part, self.heads) for part in (q, k, v))
-        return Inputs(*heads, i, f, smooth, gate), tail, memory
+        return Inputs(*heads, i, f, smooth, F.silu(gate)), tail, memory
 
     def leave(self, h: Float[Tensor, "B H T D"], at: Inputs) -> Float[Tensor, "B T E"]:
         """The way from the memory's answer to the output of the layer."""
-        return self.down((self.norm(h) + self.skip * at.smooth) * F.silu(at.gate))
+        return self.down((self.norm(h) + self.skip * at.smooth) * at.gate)
 
     def forward(
         self,
@@ -176,15 +226,26 @@ class MLSTM(nn.Module):
         """Return y (B, T, E) and the state after the last step."""
         check_input(self, x, state, MLSTMCellState, lengths)
         at, tail, memory = self.project(x, state, lengths)
-        h, memory = self.kernel(*at[:5], memory, lengths=lengths, backend=self.backend)
+        h, memory = self.recurrence.kernel(*at[:5], memory, lengths=lengths, backend=self.backend)
         return zero_padding(self.leave(h, at), lengths), MLSTMCellState(tail, memory)
 
     def trace(
-        self, x: Float[Tensor, "B T E"], state: MLSTMCellState | None, lengths: Int[Tensor, " B"] | None
+        self,
+        x: Float[Tensor, "B T E"],
+        state: MLSTMCellState | None = None,
+        *,
+        lengths: Int[Tensor, " B"] | None = None,
     ) -> tuple[Float[Tensor, "B T E"], dict[str, Tensor]]:
         """Compute the output again, by the reference, with every quantity by name (see workbench.trace)."""
+        check_input(self, x, state, MLSTMCellState, lengths)
         at, _, memory = self.project(x, state, lengths)
-        h, quantities = watch(self.gates, *at[:5], memory, lengths)
-        return zero_padding(self.leave(h, at), lengths), quantities | {
-            "output": split_heads(F.silu(at.gate), self.heads)
-        }
+        h, quantities = watch(self.recurrence, *at[:5], memory, lengths)
+        return zero_padding(self.leave(h, at), lengths), quantities | {"output": split_heads(at.gate, self.heads)}
+
+    def levers(self) -> dict[str, Lever]:
+        """What can be forced, by name (see workbench.cells.levers)."""
+        return mlstm_levers(self.gates) | {"output": anything("gate", merged=True)}
+
+    def without_stabilizer(self) -> Recurrence | None:
+        """The same equations without m; None where there is none."""
+        return UNSTABILIZED.get(self.gates)

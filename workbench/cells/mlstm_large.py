@@ -1,14 +1,15 @@
 """MLSTMLarge: the mLSTM layer of xLSTM 7B, matrix memory at the model's own width."""
 
 import math
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from workbench.cells.checks import check_input
-from workbench.cells.mlstm import KERNELS, Gates, watch
+from workbench.cells.levers import Lever, itself
+from workbench.cells.mlstm import KERNELS, UNSTABILIZED, Gates, Recurrence, mlstm_levers, watch
 from workbench.cells.parts import HeadNorm, small_init, soft_cap, split_heads, wang_init, zero_padding
 from workbench.cells.roles import tag
 from workbench.kernels.backends import Choice
@@ -50,6 +51,7 @@ class MLSTMLarge(nn.Module):
     """
 
     role = "core"
+    SILENT: ClassVar = {"query": 0.0}  # what makes a head answer nothing, see workbench.cells.levers
 
     def __init__(
         self,
@@ -78,7 +80,7 @@ class MLSTMLarge(nn.Module):
         self.width, self.heads, self.gate_cap = width, heads, gate_cap
         self.gates, self.backend = gates, backend
         self.sizes = (keys, keys, width, width)
-        self.kernel = KERNELS[gates][0]
+        self.recurrence = KERNELS[gates]
         self.qkvo = tag("projection", nn.Linear(width, sum(self.sizes), bias=False))
         self.input_forget = nn.Linear(width, 2 * heads)
         self.norm = HeadNorm(width, heads, eps=1e-6)
@@ -108,14 +110,23 @@ class MLSTMLarge(nn.Module):
         """Return y (B, T, E) and the state after the last step."""
         check_input(self, x, state, MLSTMSigmoidState if self.gates == "sigmoid" else MLSTMState, lengths)
         at = self.project(x, lengths)
-        h, state = self.kernel(*at[:5], state, lengths=lengths, backend=self.backend)
+        h, state = self.recurrence.kernel(*at[:5], state, lengths=lengths, backend=self.backend)
         return zero_padding(self.leave(h, at), lengths), state
 
     def trace(
-        self, x: Float[Tensor, "B T E"], state: State | None, lengths: Int[Tensor, " B"] | None
+        self, x: Float[Tensor, "B T E"], state: State | None = None, *, lengths: Int[Tensor, " B"] | None = None
     ) -> tuple[Float[Tensor, "B T E"], dict[str, Tensor]]:
         """Compute the output again, by the reference, with every quantity by name (see workbench.trace)."""
+        check_input(self, x, state, MLSTMSigmoidState if self.gates == "sigmoid" else MLSTMState, lengths)
         at = self.project(x, lengths)
-        h, quantities = watch(self.gates, *at[:5], state, lengths)
+        h, quantities = watch(self.recurrence, *at[:5], state, lengths)
         y = zero_padding(self.leave(h, at), lengths)
         return y, quantities | {"output": split_heads(at.gate, self.heads)}
+
+    def levers(self) -> dict[str, Lever]:
+        """What can be forced, by name (see workbench.cells.levers)."""
+        return mlstm_levers(self.gates) | {"output": Lever("gate", itself, merged=True)}
+
+    def without_stabilizer(self) -> Recurrence | None:
+        """The same equations without m; None where there is none."""
+        return UNSTABILIZED.get(self.gates)

@@ -2,19 +2,20 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from workbench.cells.checks import check_input
+from workbench.cells.levers import Lever, anything, forget_levers, itself, not_too_far
 from workbench.cells.parts import merge_heads, split_heads, zero_padding
 from workbench.cells.roles import tag
 from workbench.cells.rwkv7_initial import Ranks, initial, official_ranks
 from workbench.cells.token_shift import check_position, token_shift
 from workbench.kernels.backends import Choice
-from workbench.kernels.checks import silence
+from workbench.kernels.checks import full_width, silence
 from workbench.kernels.rwkv7 import RWKV7State, rwkv7, rwkv7_gates
 from workbench.shapes import Float, Int, Tensor
 
@@ -83,6 +84,7 @@ class RWKV7(nn.Module):
     """
 
     role = "core"
+    SILENT: ClassVar = {"query": 0.0}  # what makes a head answer nothing, see workbench.cells.levers
 
     def __init__(
         self,
@@ -227,20 +229,25 @@ class RWKV7(nn.Module):
     def trace(
         self,
         x: Float[Tensor, "B T E"],
-        state: RWKV7CellState | None,
-        lengths: Int[Tensor, " B"] | None,
+        state: RWKV7CellState | None = None,
+        *,
+        lengths: Int[Tensor, " B"] | None = None,
         v_first: Float[Tensor, "B T E"] | None = None,
     ) -> tuple[Float[Tensor, "B T E"], dict[str, Tensor]]:
         """Compute the output again, by the reference, with every quantity by name (see workbench.trace)."""
+        check_input(self, x, state, RWKV7CellState, lengths)
         at, _, memory = self.project(x, state, lengths, v_first)
         quiet = [silence(part, lengths) for part in at[:6]]
-        y, _, gates = rwkv7_gates(*quiet, memory)
+        with full_width(at.r):
+            y, _, gates = rwkv7_gates(*quiet, memory)
         quantities = {
             "forget": quiet[1].exp(),
             "log_forget": quiet[1],
             "input": at.a,
             "output": split_heads(at.gate, self.heads),
+            "write_norm": gates.write,
             "state_norm": gates.size,
+            "state_rank": gates.rank,
             "query": at.r,
             "key": at.k,
             "value": at.v,
@@ -251,3 +258,15 @@ class RWKV7(nn.Module):
         if at.share is not None:
             quantities["value_residual"] = split_heads(at.share, self.heads)
         return zero_padding(self.leave(y, at), lengths), quantities
+
+    def levers(self) -> dict[str, Lever]:
+        """What can be forced, by name (see workbench.cells.levers)."""
+        return {
+            "input": Lever("a", itself),
+            **forget_levers("log_w", not_too_far),
+            "query": anything("r"),
+            "key": anything("k"),
+            "value": anything("v"),
+            "removal_key": anything("kappa"),
+            "output": anything("gate", merged=True),
+        }

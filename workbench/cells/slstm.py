@@ -1,16 +1,32 @@
 """SLSTM: the sLSTM layer of the 2024 block, with its convolution, head-wise gates and norm."""
 
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from workbench.cells.checks import check_input, check_tail
+from workbench.cells.levers import (
+    Lever,
+    before_log_sigmoid,
+    before_sigmoid,
+    before_tanh,
+    forget_levers,
+    log_input_lever,
+    not_too_far,
+)
 from workbench.cells.parts import CausalConv, HeadNorm, HeadwiseLinear, split_heads, zero_padding
 from workbench.cells.roles import tag
 from workbench.kernels.backends import Choice
+from workbench.kernels.checks import compute_dtype, full_width, silence
 from workbench.kernels.slstm import SLSTMState, exponential, slstm, slstm_expforget, slstm_gates
+from workbench.kernels.slstm.unstabilized import (
+    slstm_expforget_unstabilized,
+    slstm_unstabilized,
+    slstm_unstabilized_gates,
+)
 from workbench.shapes import Float, Int, Tensor
 
 
@@ -22,7 +38,31 @@ class SLSTMCellState(NamedTuple):
 
 
 Forget = Literal["sigmoid", "exponential"]
-KERNELS = {"sigmoid": (slstm, F.logsigmoid), "exponential": (slstm_expforget, exponential)}
+
+
+class Inputs(NamedTuple):
+    """What the kernel needs."""
+
+    wx: Tensor  # input part of the gates z, i, f, o (4, B, H, T, D)
+    r: Tensor  # recurrent weights (4, H, D, D)
+
+
+class Recurrence(NamedTuple):
+    """The kernel, the reference that says what happens in it, and its forget gate."""
+
+    kernel: Callable
+    watch: Callable
+    log_forget: Callable[[Tensor], Tensor]
+
+
+KERNELS = {
+    "sigmoid": Recurrence(slstm, slstm_gates, F.logsigmoid),
+    "exponential": Recurrence(slstm_expforget, slstm_gates, exponential),
+}
+UNSTABILIZED = {
+    "sigmoid": Recurrence(slstm_unstabilized, slstm_unstabilized_gates, F.logsigmoid),
+    "exponential": Recurrence(slstm_expforget_unstabilized, slstm_unstabilized_gates, exponential),
+}
 
 
 class SLSTM(nn.Module):
@@ -46,6 +86,7 @@ class SLSTM(nn.Module):
     """
 
     role = "core"
+    SILENT: ClassVar = {"output": 0.0}  # what makes a head answer nothing, see workbench.cells.levers
 
     def __init__(
         self,
@@ -64,7 +105,7 @@ class SLSTM(nn.Module):
                 f"width={width} is not a multiple of heads={heads}; try width={-(-width // heads) * heads}."
             )
         self.width, self.heads, self.forget, self.backend = width, heads, forget, backend
-        self.kernel, self.log_forget = KERNELS[forget]
+        self.recurrence = KERNELS[forget]
         self.conv = tag("input", CausalConv(width, conv)) if conv else None
         self.gates = tag("input", nn.ModuleDict({g: HeadwiseLinear(width, heads) for g in "zifo"}))
         size = width // heads
@@ -76,8 +117,8 @@ class SLSTM(nn.Module):
 
     def project(
         self, x: Float[Tensor, "B T E"], state: SLSTMCellState | None, lengths: Int[Tensor, " B"] | None
-    ) -> tuple[Float[Tensor, "4 B H T D"], Tensor, SLSTMState | None]:
-        """Return the input part of the gates, the new tail of the convolution, and the kernel's state."""
+    ) -> tuple[Inputs, Tensor, SLSTMState | None]:
+        """Return what the kernel needs, the new tail of the convolution, and the kernel's state."""
         tail, memory = (None, None) if state is None else state
         x = zero_padding(x, lengths)
         if self.conv is None:
@@ -89,7 +130,7 @@ class SLSTM(nn.Module):
             smooth = F.silu(smooth)
         inputs = {"z": x, "i": smooth, "f": smooth, "o": x}
         wx = torch.stack([split_heads(self.gates[g](inputs[g]), self.heads) for g in "zifo"])
-        return wx + self.bias[:, None], tail, memory
+        return Inputs(wx + self.bias[:, None], self.recurrent), tail, memory
 
     def forward(
         self,
@@ -100,16 +141,25 @@ class SLSTM(nn.Module):
     ) -> tuple[Float[Tensor, "B T E"], SLSTMCellState]:
         """Return y (B, T, E) and the state after the last step."""
         check_input(self, x, state, SLSTMCellState, lengths)
-        wx, tail, memory = self.project(x, state, lengths)
-        h, memory = self.kernel(wx, self.recurrent, memory, lengths=lengths, backend=self.backend)
+        at, tail, memory = self.project(x, state, lengths)
+        h, memory = self.recurrence.kernel(*at, memory, lengths=lengths, backend=self.backend)
         return self.norm(h), SLSTMCellState(tail, memory)
 
     def trace(
-        self, x: Float[Tensor, "B T E"], state: SLSTMCellState | None, lengths: Int[Tensor, " B"] | None
+        self,
+        x: Float[Tensor, "B T E"],
+        state: SLSTMCellState | None = None,
+        *,
+        lengths: Int[Tensor, " B"] | None = None,
     ) -> tuple[Float[Tensor, "B T E"], dict[str, Tensor]]:
         """Compute the output again, by the reference, with every quantity by name (see workbench.trace)."""
-        wx, _, memory = self.project(x, state, lengths)
-        h, _, gates = slstm_gates(wx, self.recurrent, memory, lengths, self.log_forget)
+        check_input(self, x, state, SLSTMCellState, lengths)
+        (wx, r), _, memory = self.project(x, state, lengths)
+        wide = compute_dtype(wx)
+        with full_width(wx):
+            wx, r, narrow = silence(wx, lengths, 3).to(wide), r.to(wide), wx.dtype
+            h, _, gates = self.recurrence.watch(wx, r, memory, lengths, self.recurrence.log_forget)
+        h = silence(h, lengths).to(narrow)
         write = torch.exp(gates.i - gates.m)
         return zero_padding(self.norm(h), lengths), {
             "candidate": gates.z,
@@ -124,6 +174,20 @@ class SLSTM(nn.Module):
             "stabilizer": gates.m,
             "hidden": h,
         }
+
+    def levers(self) -> dict[str, Lever]:
+        """What can be forced, by name (see workbench.cells.levers)."""
+        grows = self.forget == "exponential"
+        return {
+            "candidate": Lever("wx", before_tanh, -1.0, 1.0, row=0),
+            "log_input": log_input_lever("wx", row=1),
+            **forget_levers("wx", not_too_far if grows else before_log_sigmoid, row=2, grows=grows),
+            "output": Lever("wx", before_sigmoid, row=3),
+        }
+
+    def without_stabilizer(self) -> Recurrence:
+        """The same equations without m."""
+        return UNSTABILIZED[self.forget]
 
 
 def power_law(size: int, depth: float) -> Float[Tensor, " D"]:

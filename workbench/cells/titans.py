@@ -1,7 +1,7 @@
 """Titans: the memory as a layer, a small network that learns while it reads, between convolution and output gate."""
 
 import math
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -9,10 +9,11 @@ from torch import nn
 
 from workbench.cells.checks import check_input
 from workbench.cells.gated_delta import normalize
+from workbench.cells.levers import Lever, anything, forget_levers, itself
 from workbench.cells.parts import CausalConv, RMSNorm, merge_heads, split_heads, zero_padding
 from workbench.cells.roles import tag
 from workbench.kernels.backends import Choice
-from workbench.kernels.checks import compute_dtype, inside, silence
+from workbench.kernels.checks import compute_dtype, full_width, inside, silence
 from workbench.kernels.neural_memory import (
     NeuralMemoryMLPState,
     NeuralMemoryState,
@@ -86,6 +87,7 @@ class Titans(nn.Module):
     """
 
     role = "core"
+    SILENT: ClassVar = {"query": 0.0}  # what makes a head answer nothing, see workbench.cells.levers
 
     def __init__(
         self,
@@ -113,6 +115,7 @@ class Titans(nn.Module):
         if not 0 < step_max < math.inf:
             raise ValueError(f"step_max={step_max} is not a step size; take a number above 0.")
         self.width, self.heads, self.refresh, self.backend = width, heads, refresh, backend
+        self.memory = memory
         self.kernel, self.watch = KERNELS[memory]
         self.memory, self.step_max = memory, step_max
         size = width // heads
@@ -138,13 +141,20 @@ class Titans(nn.Module):
         self, x: Float[Tensor, "B T E"], state: TitansCellState | None, lengths: Int[Tensor, " B"] | None
     ) -> tuple[Inputs, Tensor, tuple | None]:
         """Return what the kernel needs, the new tail of the convolution, and the kernel's state."""
+        return self.read(x, self.begin(x, state), lengths)
+
+    def read(
+        self, x: Float[Tensor, "B T E"], state: TitansCellState | None, lengths: Int[Tensor, " B"] | None
+    ) -> tuple[Inputs, Tensor, tuple | None]:
+        """The same, with nothing before the first step."""
         tail, memory = (None, None) if state is None else state
         x = zero_padding(x, lengths)
         smooth, tail = self.conv(self.qkv(x), tail, lengths)
         wide = compute_dtype(smooth)
         q, k, v = (split_heads(part, self.heads) for part in F.silu(smooth.to(wide)).chunk(3, -1))
         alpha, eta, theta = torch.sigmoid(self.gates(x).to(wide)).transpose(1, 2).chunk(3, 1)
-        return Inputs(normalize(q), normalize(k), v, alpha, eta, self.step_max * theta, self.gate(x)), tail, memory
+        gate = F.silu(self.gate(x))
+        return Inputs(normalize(q), normalize(k), v, alpha, eta, self.step_max * theta, gate), tail, memory
 
     def learn(
         self, at: Inputs, memory: tuple | None, lengths: Int[Tensor, " B"] | None
@@ -159,14 +169,14 @@ class Titans(nn.Module):
 
     def leave(self, o: Float[Tensor, "B H T D"], at: Inputs) -> Float[Tensor, "B T E"]:
         """The way from the memory's answer to the output of the layer."""
-        return self.down(merge_heads(self.norm(o)).to(at.gate.dtype) * F.silu(at.gate))
+        return self.down(merge_heads(self.norm(o)).to(at.gate.dtype) * at.gate)
 
     def begin(self, x: Float[Tensor, "B T E"], state: TitansCellState | None) -> TitansCellState | None:
         """The state before the first step: where none is given, the one that the persistent inputs leave."""
         if state is not None or not self.persistent:
             return state
         tokens = self.persistent["tokens"].to(x.dtype).expand(x.shape[0], -1, -1)
-        at, tail, _ = self.project(tokens, None, None)
+        at, tail, _ = self.read(tokens, None, None)
         return TitansCellState(tail, self.learn(at, None, None)[1])
 
     def forward(
@@ -178,24 +188,30 @@ class Titans(nn.Module):
     ) -> tuple[Float[Tensor, "B T E"], TitansCellState]:
         """Return y (B, T, E) and the state after the last step."""
         check_input(self, x, state, TitansCellState, lengths)
-        at, tail, memory = self.project(x, self.begin(x, state), lengths)
+        at, tail, memory = self.project(x, state, lengths)
         o, memory = self.learn(at, memory, lengths)
         return self.leave(o, at), TitansCellState(tail, memory)
 
     def trace(
-        self, x: Float[Tensor, "B T E"], state: TitansCellState | None, lengths: Int[Tensor, " B"] | None
+        self,
+        x: Float[Tensor, "B T E"],
+        state: TitansCellState | None = None,
+        *,
+        lengths: Int[Tensor, " B"] | None = None,
     ) -> tuple[Float[Tensor, "B T E"], dict[str, Tensor]]:
         """Compute the output again, by the reference, with every quantity by name (see workbench.trace)."""
-        at, _, memory = self.project(x, self.begin(x, state), lengths)
+        check_input(self, x, state, TitansCellState, lengths)
+        at, _, memory = self.project(x, state, lengths)
         if memory is None and len(self.first):
             memory = first_state(*self.first_weights(at), len(x))
-        o, _, seen = self.watch(*at[:6], memory, refresh=self.refresh, lengths=lengths)
+        with full_width(at.q):
+            o, _, seen = self.watch(*at[:6], memory, refresh=self.refresh, lengths=lengths)
         if lengths is None:
             alive = torch.ones_like(at.alpha, dtype=torch.bool)
         else:
             alive = inside(lengths, x.shape[1])[:, None].expand_as(at.alpha)
             o = silence(o, lengths)
-        return self.leave(o, at), {
+        quantities = {
             "input": torch.where(alive, at.theta / self.step_max, 0),
             "forget": torch.where(alive, 1 - at.alpha, 1),
             "log_forget": torch.where(alive, torch.log1p(-at.alpha), 0),
@@ -204,9 +220,29 @@ class Titans(nn.Module):
             "surprise": torch.where(alive, seen.error, 0),
             "surprise_norm": seen.momentum,
             "state_norm": seen.size,
-            "output": split_heads(F.silu(at.gate), self.heads),
+            "state_rank": seen.rank,
+            "output": split_heads(at.gate, self.heads),
             "query": at.q,
             "key": at.k,
             "value": at.v,
             "hidden": o,
+        }
+        if self.memory == "linear":  # theta times the gradient of its loss is 2 theta k error^T
+            strength = 2 * quantities["step_size"]
+            write = strength * at.k.norm(dim=-1) * quantities["surprise"]
+            quantities |= {"write_strength": strength, "write_norm": write}
+        return self.leave(o, at), quantities
+
+    def levers(self) -> dict[str, Lever]:
+        """What can be forced, by name (see workbench.cells.levers); never in the persistent inputs."""
+        linear = {"write_strength": Lever("theta", lambda x: x / 2, 0.0, 2.0)} if self.memory == "linear" else {}
+        return linear | {
+            **forget_levers("alpha", lambda log_forget: -torch.expm1(log_forget)),
+            "momentum": Lever("eta", itself),
+            "step_size": Lever("theta", itself, 0.0, math.inf),
+            "input": Lever("theta", lambda x: self.step_max * x),
+            "query": anything("q"),
+            "key": anything("k"),
+            "value": anything("v"),
+            "output": anything("gate", merged=True),
         }

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 
+from workbench.kernels.observe import field, observe, size_and_rank
 from workbench.shapes import Float, Tensor
 
 
@@ -22,20 +23,14 @@ class GatedDeltaGates(NamedTuple):
     """What happened inside."""
 
     error: Tensor  # what the decayed memory got wrong about the value, before the write (B, H, T, V)
+    write: Tensor  # length of what is written, k (beta error)^T (B, H, T)
     size: Tensor  # Frobenius norm of the memory after the step (B, H, T)
+    rank: Tensor  # its effective rank (B, H, T)
 
 
 def empty_state(k: Tensor, v: Tensor) -> GatedDeltaState:
     """The memory before the first step, for k (..., T, K) and v (..., T, V)."""
     return GatedDeltaState(k.new_zeros(*k.shape[:-2], k.shape[-1], v.shape[-1]))
-
-
-def answer(
-    query: Float[Tensor, "B H K"], g: Float[Tensor, "B H"], state: GatedDeltaState
-) -> tuple[Float[Tensor, "B H V"], Float[Tensor, "B H K V"]]:
-    """What the memory says to a query once it has decayed, and the decayed memory."""
-    s = torch.exp(g)[..., None, None] * state.s  # alpha_t S_{t-1} of Eq. 10
-    return torch.einsum("bhk,bhkv->bhv", query, s), s
 
 
 def step(
@@ -58,8 +53,8 @@ def step(
     Returns:
         o (B, H, V), and the new state.
     """
-    old, s = answer(k, g, state)
-    write = beta[..., None] * (v - old)
+    s = torch.exp(g)[..., None, None] * state.s  # alpha_t S_{t-1} of Eq. 10
+    write = beta[..., None] * (v - torch.einsum("bhk,bhkv->bhv", k, s))
     s = s + k[..., :, None] * write[..., None, :]  # Eq. 10, transposed
     o = torch.einsum("bhk,bhkv->bhv", q, s)  # o_t = S_t q_t, Sec. 2.1
     return o, GatedDeltaState(s)
@@ -91,11 +86,13 @@ def gated_delta_gates(
     state: GatedDeltaState | None = None,
 ) -> tuple[Float[Tensor, "B H T V"], GatedDeltaState, GatedDeltaGates]:
     """The same run, with what only the memory knows at each step."""
-    state = state or empty_state(k, v)
-    outputs, seen = [], []
-    for now in zip(*(x.unbind(2) for x in (q, k, v, beta, g)), strict=True):
-        old, _ = answer(now[1], now[4], state)
-        o, state = step(*now, state)
-        outputs.append(o)
-        seen.append((now[2] - old, state.s.flatten(-2).norm(dim=-1)))
-    return torch.stack(outputs, 2), state, GatedDeltaGates(*(torch.stack(x, 2) for x in zip(*seen, strict=True)))
+    return observe(step, look, (q, k, v, beta, g), state or empty_state(k, v))
+
+
+def look(inputs: tuple[Tensor, ...], states: list[GatedDeltaState]) -> GatedDeltaGates:
+    """What happened in some steps, from their inputs and the states around them."""
+    _, k, v, beta, g = inputs
+    s = field(states, "s")
+    error = v - torch.exp(g)[..., None] * torch.einsum("bhtk,bhtkv->bhtv", k, s[:, :, :-1])
+    write = k.norm(dim=-1) * beta.abs() * error.norm(dim=-1)
+    return GatedDeltaGates(error, write, *size_and_rank(s[:, :, 1:]))

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 
 from workbench.kernels.chunks import finite, unit
+from workbench.kernels.observe import field, observe, size_and_rank
 from workbench.shapes import Float, Tensor
 
 
@@ -28,6 +29,7 @@ class MLSTMGates(NamedTuple):
     m: Tensor  # stabiliser
     norm: Tensor  # what the memory's answer is divided by: the larger of |n q| and 1, scaled by exp(-m)
     size: Tensor  # Frobenius norm of the memory C, scaled by exp(-m)
+    rank: Tensor  # effective rank of C
     n: Tensor  # the normaliser itself, scaled by exp(-m) (B, H, T, K)
 
 
@@ -97,11 +99,12 @@ def mlstm_gates(
     state: MLSTMState | None = None,
 ) -> tuple[Float[Tensor, "B H T V"], MLSTMState, MLSTMGates]:
     """The same run, with what only the memory knows at each step."""
-    state = state or empty_state(k, v)
-    outputs, seen = [], []
-    for now in zip(*(x.unbind(2) for x in (q, k, v, i, log_f)), strict=True):
-        h, state = step(*now, state)
-        norm = torch.einsum("bhk,bhk->bh", now[0] * q.shape[-1] ** -0.5, state.n).abs()
-        outputs.append(h)
-        seen.append((state.m, torch.maximum(norm, unit(finite(state.m))), state.c.flatten(-2).norm(dim=-1), state.n))
-    return torch.stack(outputs, 2), state, MLSTMGates(*(torch.stack(x, 2) for x in zip(*seen, strict=True)))
+    return observe(step, look, (q, k, v, i, log_f), state or empty_state(k, v))
+
+
+def look(inputs: tuple[Tensor, ...], states: list[MLSTMState]) -> MLSTMGates:
+    """What happened in some steps, from their inputs and the states around them."""
+    q, (m, n) = inputs[0], (field(states[1:], name) for name in "mn")
+    size, rank = size_and_rank(field(states[1:], "c"))
+    norm = (q * n).sum(-1).abs() * q.shape[-1] ** -0.5
+    return MLSTMGates(m, torch.maximum(norm, unit(finite(m))), size, rank, n)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 
+from workbench.kernels.observe import field, observe, size_and_rank
 from workbench.shapes import Float, Tensor
 
 
@@ -18,9 +19,10 @@ class MLSTMSigmoidState(NamedTuple):
 
 
 class MLSTMSigmoidGates(NamedTuple):
-    """What happened inside."""
+    """What happened inside, each (B, H, T)."""
 
-    size: Tensor  # Frobenius norm of the memory C (B, H, T)
+    size: Tensor  # Frobenius norm of the memory C
+    rank: Tensor  # its effective rank
 
 
 def empty_state(k: Tensor, v: Tensor) -> MLSTMSigmoidState:
@@ -63,8 +65,12 @@ def mlstm_sigmoid(
     state: MLSTMSigmoidState | None = None,
 ) -> tuple[Float[Tensor, "B H T V"], MLSTMSigmoidState]:
     """Run over a sequence; see `workbench.kernels.mlstm.mlstm_sigmoid`."""
-    h, state, _ = mlstm_sigmoid_gates(q, k, v, i, log_f, state)
-    return h, state
+    state = state or empty_state(k, v)
+    outputs = []
+    for now in zip(*(x.unbind(2) for x in (q, k, v, i, log_f)), strict=True):
+        h, state = step(*now, state)
+        outputs.append(h)
+    return torch.stack(outputs, 2), state
 
 
 def mlstm_sigmoid_gates(
@@ -76,10 +82,9 @@ def mlstm_sigmoid_gates(
     state: MLSTMSigmoidState | None = None,
 ) -> tuple[Float[Tensor, "B H T V"], MLSTMSigmoidState, MLSTMSigmoidGates]:
     """The same run, with what only the memory knows at each step."""
-    state = state or empty_state(k, v)
-    outputs, sizes = [], []
-    for now in zip(*(x.unbind(2) for x in (q, k, v, i, log_f)), strict=True):
-        h, state = step(*now, state)
-        outputs.append(h)
-        sizes.append(state.c.detach().flatten(-2).norm(dim=-1))
-    return torch.stack(outputs, 2), state, MLSTMSigmoidGates(torch.stack(sizes, 2))
+    return observe(step, look, (q, k, v, i, log_f), state or empty_state(k, v))
+
+
+def look(inputs: tuple[Tensor, ...], states: list[MLSTMSigmoidState]) -> MLSTMSigmoidGates:
+    """What happened in some steps, from their inputs and the states around them."""
+    return MLSTMSigmoidGates(*size_and_rank(field(states[1:], "c")))

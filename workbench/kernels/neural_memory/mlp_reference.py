@@ -12,7 +12,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from workbench.kernels.neural_memory.reference import NeuralMemoryGates, hold, still_alive
+from workbench.kernels.neural_memory.reference import NeuralMemoryGates, living, still_alive
+from workbench.kernels.observe import field, observe, size_and_rank
 from workbench.shapes import Bool, Float, Int, Tensor
 
 
@@ -101,10 +102,9 @@ def neural_memory_mlp(
     state: NeuralMemoryMLPState,
 ) -> tuple[Float[Tensor, "B H T V"], NeuralMemoryMLPState]:
     """Run over a sequence; see `workbench.kernels.neural_memory`. Where it is not `alive`, nothing changes."""
-    outputs = []
-    for *now, here in zip(*(x.unbind(2) for x in (q, k, v, alpha, eta, theta, alive)), strict=True):
-        y, after = step(*now, refresh, state)
-        state = hold(here, after, state)
+    outputs, advance = [], living(step, refresh)
+    for now in zip(*(x.unbind(2) for x in (q, k, v, alpha, eta, theta, alive)), strict=True):
+        y, state = advance(*now, state)
         outputs.append(y)
     return torch.stack(outputs, 2), state
 
@@ -121,18 +121,17 @@ def neural_memory_mlp_gates(
     refresh: int = 1,
     lengths: Int[Tensor, " B"] | None = None,
 ) -> tuple[Float[Tensor, "B H T V"], NeuralMemoryMLPState, NeuralMemoryGates]:
-    """The same run, with what only the memory knows at each step; norms are over both layers."""
-    alive = still_alive(q, lengths)
-    outputs, seen = [], []
-    for *now, here in zip(*(x.unbind(2) for x in (q, k, v, alpha, eta, theta, alive)), strict=True):
-        y, after = step(*now, refresh, state)
-        *_, error = gradients(now[1], now[2], state.anchor1, state.anchor2)
-        state = hold(here, after, state)
-        outputs.append(y)
-        seen.append((error.norm(dim=-1), norm(state.w1, state.w2), norm(state.s1, state.s2)))
-    return torch.stack(outputs, 2), state, NeuralMemoryGates(*(torch.stack(x, 2) for x in zip(*seen, strict=True)))
+    """The same run, with what only the memory knows at each step; norms and rank are of both layers together."""
+    inputs = (q, k, v, alpha, eta, theta, still_alive(q, lengths))
+    return observe(living(step, refresh), look, inputs, state)
 
 
-def norm(first: Float[Tensor, "B H F K"], second: Float[Tensor, "B H V F"]) -> Float[Tensor, "B H"]:
-    """Frobenius norm of two layers together."""
-    return torch.cat([first.flatten(2), second.flatten(2)], -1).norm(dim=-1)
+def look(inputs: tuple[Tensor, ...], states: list[NeuralMemoryMLPState]) -> NeuralMemoryGates:
+    """What happened in some steps, from their inputs and the states around them."""
+    _, k, v, *_ = inputs
+    hidden = F.gelu(torch.einsum("bhtfk,bhtk->bhtf", field(states[:-1], "anchor1"), k))
+    wrong = torch.einsum("bhtvf,bhtf->bhtv", field(states[:-1], "anchor2"), hidden) - v
+    w1, w2, s1, s2 = (field(states[1:], name) for name in ("w1", "w2", "s1", "s2"))
+    size, rank = size_and_rank(w1, w2)
+    momentum = torch.cat([s1.flatten(-2), s2.flatten(-2)], -1).norm(dim=-1)
+    return NeuralMemoryGates(wrong.norm(dim=-1), size, rank, momentum)

@@ -4,11 +4,13 @@ References:
     Behrouz et al. (2024), Titans: Learning to Memorize at Test Time, arXiv:2501.00663, Eqs. 12-18.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 
 from workbench.kernels.checks import inside
+from workbench.kernels.observe import field, observe, size_and_rank
 from workbench.shapes import Bool, Float, Int, Tensor
 
 
@@ -26,6 +28,7 @@ class NeuralMemoryGates(NamedTuple):
 
     error: Tensor  # length of M(k) - v at the anchor: the root of the loss, Eq. 12
     size: Tensor  # Frobenius norm of the memory
+    rank: Tensor  # its effective rank
     momentum: Tensor  # Frobenius norm of the surprise
 
 
@@ -59,20 +62,14 @@ def step(
     """
     m, s, anchor, position = state
     alpha, eta, theta = (x[..., None, None] for x in (alpha, eta, theta))
-    gradient = 2 * k[..., :, None] * error(k, v, anchor)[..., None, :]  # of Eq. 12, at M_t' of Eq. 16
+    error = torch.einsum("bhk,bhkv->bhv", k, anchor) - v  # M(k) - v
+    gradient = 2 * k[..., :, None] * error[..., None, :]  # of Eq. 12, at M_t' of Eq. 16
     s = eta * s - theta * gradient  # Eqs. 14, 18
     m = (1 - alpha) * m + s  # Eq. 13
     y = torch.einsum("bhk,bhkv->bhv", q, m)  # Eq. 15
     due = position + 1 >= refresh
     anchor = torch.where(due[:, None, None, None], m, anchor)  # t' of Eq. 16
     return y, NeuralMemoryState(m, s, anchor, torch.where(due, 0, position + 1))
-
-
-def error(
-    k: Float[Tensor, "B H K"], v: Float[Tensor, "B H V"], memory: Float[Tensor, "B H K V"]
-) -> Float[Tensor, "B H V"]:
-    """How far the memory's answer to a key is from its value, M(k) - v."""
-    return torch.einsum("bhk,bhkv->bhv", k, memory) - v
 
 
 def hold(alive: Bool[Tensor, "B 1"], after: tuple, before: tuple) -> tuple:
@@ -93,11 +90,10 @@ def neural_memory(
     state: NeuralMemoryState | None = None,
 ) -> tuple[Float[Tensor, "B H T V"], NeuralMemoryState]:
     """Run over a sequence; see `workbench.kernels.neural_memory`. Where it is not `alive`, nothing changes."""
-    state = state or empty_state(k, v)
+    state, advance = state or empty_state(k, v), living(step, refresh)
     outputs = []
-    for *now, here in zip(*(x.unbind(2) for x in (q, k, v, alpha, eta, theta, alive)), strict=True):
-        y, after = step(*now, refresh, state)
-        state = hold(here, after, state)
+    for now in zip(*(x.unbind(2) for x in (q, k, v, alpha, eta, theta, alive)), strict=True):
+        y, state = advance(*now, state)
         outputs.append(y)
     return torch.stack(outputs, 2), state
 
@@ -115,16 +111,27 @@ def neural_memory_gates(
     lengths: Int[Tensor, " B"] | None = None,
 ) -> tuple[Float[Tensor, "B H T V"], NeuralMemoryState, NeuralMemoryGates]:
     """The same run, with what only the memory knows at each step."""
-    state = state or empty_state(k, v)
-    alive = still_alive(q, lengths)
-    outputs, seen = [], []
-    for *now, here in zip(*(x.unbind(2) for x in (q, k, v, alpha, eta, theta, alive)), strict=True):
-        y, after = step(*now, refresh, state)
-        wrong = error(now[1], now[2], state.anchor).norm(dim=-1)
-        state = hold(here, after, state)
-        outputs.append(y)
-        seen.append((wrong, state.m.flatten(-2).norm(dim=-1), state.s.flatten(-2).norm(dim=-1)))
-    return torch.stack(outputs, 2), state, NeuralMemoryGates(*(torch.stack(x, 2) for x in zip(*seen, strict=True)))
+    inputs = (q, k, v, alpha, eta, theta, still_alive(q, lengths))
+    return observe(living(step, refresh), look, inputs, state or empty_state(k, v))
+
+
+def look(inputs: tuple[Tensor, ...], states: list[NeuralMemoryState]) -> NeuralMemoryGates:
+    """What happened in some steps, from their inputs and the states around them."""
+    _, k, v, *_ = inputs
+    wrong = torch.einsum("bhtk,bhtkv->bhtv", k, field(states[:-1], "anchor")) - v
+    size, rank = size_and_rank(field(states[1:], "m"))
+    return NeuralMemoryGates(wrong.norm(dim=-1), size, rank, field(states[1:], "s").flatten(-2).norm(dim=-1))
+
+
+def living(step: Callable[..., tuple[Tensor, tuple]], refresh: int) -> Callable[..., tuple[Tensor, tuple]]:
+    """A step that takes, behind its other inputs, where the sequence is alive, and changes nothing where it is not."""
+
+    def step_or_hold(*now: Tensor | tuple) -> tuple[Tensor, tuple]:
+        *inputs, here, state = now
+        y, after = step(*inputs, refresh, state)
+        return y, hold(here, after, state)
+
+    return step_or_hold
 
 
 def still_alive(q: Float[Tensor, "B H T K"], lengths: Int[Tensor, " B"] | None) -> Bool[Tensor, "B 1 T"]:

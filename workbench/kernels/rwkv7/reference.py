@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 
+from workbench.kernels.observe import field, observe, size_and_rank
 from workbench.shapes import Float, Tensor
 
 
@@ -23,6 +24,8 @@ class RWKV7Gates(NamedTuple):
     """What happened inside."""
 
     size: Tensor  # Frobenius norm of the memory (B, H, T)
+    rank: Tensor  # its effective rank (B, H, T)
+    write: Tensor  # Frobenius norm of what is written, v k^T - (S kappa) (kappa * a)^T (B, H, T)
     removed: Tensor  # what the memory held under the removal key before the step (B, H, T, V)
 
 
@@ -95,11 +98,13 @@ def rwkv7_gates(
     state: RWKV7State | None = None,
 ) -> tuple[Float[Tensor, "B H T V"], RWKV7State, RWKV7Gates]:
     """The same run, with what only the memory knows at each step."""
-    state = state or empty_state(k, v)
-    outputs, seen = [], []
-    for now in zip(*(x.unbind(2) for x in (r, log_w, k, v, kappa, a)), strict=True):
-        removed = held(now[4], state)
-        y, state = step(*now, state)
-        outputs.append(y)
-        seen.append((state.s.flatten(-2).norm(dim=-1), removed))
-    return torch.stack(outputs, 2), state, RWKV7Gates(*(torch.stack(x, 2) for x in zip(*seen, strict=True)))
+    return observe(step, look, (r, log_w, k, v, kappa, a), state or empty_state(k, v))
+
+
+def look(inputs: tuple[Tensor, ...], states: list[RWKV7State]) -> RWKV7Gates:
+    """What happened in some steps, from their inputs and the states around them."""
+    _, _, k, v, kappa, a = inputs
+    s = field(states, "s")
+    removed = torch.einsum("bhtk,bhtkv->bhtv", kappa, s[:, :, :-1])
+    written = k[..., :, None] * v[..., None, :] - (kappa * a)[..., :, None] * removed[..., None, :]
+    return RWKV7Gates(*size_and_rank(s[:, :, 1:]), written.flatten(-2).norm(dim=-1), removed)

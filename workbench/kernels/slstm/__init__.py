@@ -53,7 +53,7 @@ def slstm_expforget(
     lengths: Tensor | None = None,
     backend: str | Choice = "auto",
 ) -> tuple[Tensor, SLSTMState]:
-    """Run the sLSTM with an exponential forget gate, f = exp(f~): the other choice of Eq. 12.
+    """Run the sLSTM with an exponential forget gate, f = exp(f~): the other choice of Eq. 13.
 
     Above f~ = 0 the memory grows; scaled by exp(-m), nothing overflows. Arguments, results and errors are
     those of `slstm`.

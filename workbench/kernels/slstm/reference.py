@@ -69,7 +69,7 @@ def step(
     """
     h, c, n, m = state
     z, i, f, o = wx + torch.einsum("ghde,bhe->gbhd", r, h)
-    log_f = log_forget(f)  # Eq. 12: either gate
+    log_f = log_forget(f)  # Eq. 13: either gate
     m_new = torch.maximum(log_f + m, i)  # Eq. 15
     i = torch.exp(i - m_new)  # Eq. 16
     f = torch.exp(log_f + m - m_new)  # Eq. 17
@@ -114,6 +114,17 @@ def slstm_gates(
     """
     state = state or empty_state(wx)
     seen = scan(partial(step, log_forget=log_forget), wx, r, state, lengths)
+    return torch.stack([s.h for s in seen], 2), seen[-1], look(wx, r, state, seen, log_forget)
+
+
+def look(
+    wx: Float[Tensor, "4 B H T D"],
+    r: Float[Tensor, "4 H D D"],
+    first: SLSTMState,
+    seen: list[SLSTMState],
+    log_forget: LogForget,
+) -> SLSTMGates:
+    """What happened, from the inputs, the first state and the one after each step."""
     h, c, n, m = (torch.stack(parts, 2) for parts in zip(*seen, strict=True))
-    z, i, f, o = preactivations(wx, r, state.h, h)
-    return h, seen[-1], SLSTMGates(torch.tanh(z), i, log_forget(f), torch.sigmoid(o), c, n, m)
+    z, i, f, o = preactivations(wx, r, first.h, h)
+    return SLSTMGates(torch.tanh(z), i, log_forget(f), torch.sigmoid(o), c, n, m)
