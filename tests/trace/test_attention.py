@@ -151,3 +151,10 @@ def test_a_memory_that_was_carried_in_is_not_guessed():
         model(x[:, 5:], state)
     with pytest.raises(ValueError, match="started from a memory that the trace does not hold"):
         memory_at(trace, "cell", 3)
+
+
+def test_a_cell_that_is_the_model_itself_is_read_too():
+    cell = MLSTM(16, heads=2).double()
+    with record(cell) as trace:
+        cell(torch.randn(1, 9, 16, dtype=torch.float64))
+    np.testing.assert_allclose(effective_attention(trace, "") @ trace.read("value"), trace.read("hidden"), atol=1e-10)

@@ -74,7 +74,7 @@ def effective_attention(trace: Trace, cell: str) -> np.ndarray:
         ValueError: more than 4,096 steps, or a memory that is not linear in its values (Titans with two layers).
     """
     path, about = find_cell(trace, cell)
-    if (steps := trace.read(f"{path}.log_forget").shape[2]) > LONGEST:
+    if (steps := trace.read(at(path, "log_forget")).shape[2]) > LONGEST:
         raise ValueError(
             f"{path} was traced over {steps:,} steps, and a matrix of weights is drawn for {LONGEST:,} at most; "
             f"use attention_row for one answer, or trace a shorter stretch."
@@ -83,20 +83,20 @@ def effective_attention(trace: Trace, cell: str) -> np.ndarray:
         return np.tril(_scalar_weights(trace, path, np.arange(steps)))
     run = memory_of(trace, path)
     with torch.no_grad():
-        one_hot = torch.eye(steps, dtype=torch.float64).expand(*trace.read(f"{path}.query").shape[:2], -1, -1)
+        one_hot = torch.eye(steps, dtype=torch.float64).expand(*trace.read(at(path, "query")).shape[:2], -1, -1)
         return run(one_hot)[0].numpy()
 
 
 def attention_row(trace: Trace, cell: str, step: int) -> np.ndarray:
     """The weight of each step in the answer at one step (batch, memory, T), linear in T; see `effective_attention`."""
     path, about = find_cell(trace, cell)
-    steps = trace.read(f"{path}.log_forget").shape[2]
+    steps = trace.read(at(path, "log_forget")).shape[2]
     check_step(path, step, steps)
     if about["kind"] in SCALAR:
         row = _scalar_weights(trace, path, np.array([step]))[:, :, 0]
         return np.where(np.arange(steps) <= step, row, 0)
     run = memory_of(trace, path)
-    values = torch.zeros(*trace.read(f"{path}.query").shape[:3], 1, dtype=torch.float64, requires_grad=True)
+    values = torch.zeros(*trace.read(at(path, "query")).shape[:3], 1, dtype=torch.float64, requires_grad=True)
     with torch.enable_grad():
         (weights,) = torch.autograd.grad(run(values)[0][:, :, step].sum(), values)
     return weights[..., 0].numpy()
@@ -114,13 +114,13 @@ def memory_at(trace: Trace, cell: str, step: int) -> np.ndarray:
     """
     path, about = find_cell(trace, cell)
     run = memory_of(trace, path)
-    check_step(path, step, trace.read(f"{path}.log_forget").shape[2])
+    check_step(path, step, trace.read(at(path, "log_forget")).shape[2])
     if about["carried"]:
         raise ValueError(
             f"{path} started from a memory that the trace does not hold; record from the first step (join=True)."
         )
     with torch.no_grad():
-        _, state = run(torch.from_numpy(trace.read(f"{path}.value")).double(), upto=step + 1)
+        _, state = run(torch.from_numpy(trace.read(at(path, "value"))).double(), upto=step + 1)
     return getattr(state, LINEAR[about["kind"]][1]).numpy()
 
 
@@ -152,10 +152,10 @@ def memory_of(trace: Trace, path: str) -> Callable[..., tuple[Tensor, tuple]]:
             f"(Titans with one matrix)."
         )
     memory, _ = LINEAR[about["kind"]]
-    needed = [name for name in trace.names(f"{path}.*") if name.count(".") == path.count(".") + 1]
+    needed = [name for name in trace.names() if name == at(path, name.rpartition(".")[2])]
     of = {name.rpartition(".")[2]: torch.from_numpy(trace.read(name)).double() for name in needed}
 
-    lengths = torch.from_numpy(lengths_of(trace.read(f"{path}.log_forget")))
+    lengths = torch.from_numpy(lengths_of(trace.read(at(path, "log_forget"))))
 
     def run(v: Tensor, upto: int | None = None) -> tuple[Tensor, tuple]:
         cut = {name: x[:, :, :upto] for name, x in of.items()}
@@ -170,6 +170,11 @@ def lengths_of(gate: np.ndarray) -> np.ndarray:
     return there.shape[1] - there[:, ::-1].argmax(1) * there.any(1) - there.shape[1] * ~there.any(1)
 
 
+def at(path: str, name: str) -> str:
+    """The path of a quantity of a cell; of a cell that is the model itself, its name."""
+    return f"{path}.{name}" if path else name
+
+
 def check_step(path: str, step: int, steps: int) -> None:
     """Refuse a step that was not traced."""
     if not 0 <= step < steps:
@@ -178,19 +183,21 @@ def check_step(path: str, step: int, steps: int) -> None:
 
 def _scalar_weights(trace: Trace, path: str, rows: np.ndarray) -> np.ndarray:
     """Weights of every step in the memories behind some steps (batch, memory, row, T), above the diagonal too."""
-    log_forget = units_first(trace.read(f"{path}.log_forget").astype(np.float64))
+    log_forget = units_first(trace.read(at(path, "log_forget")).astype(np.float64))
     log_forget = np.maximum(log_forget, -1000)  # exp of it is 0, and sums stay finite where a gate is shut
-    if f"{path}.log_input" in trace:
-        write = units_first(trace.read(f"{path}.log_input").astype(np.float64))
-        scale = units_first(trace.read(f"{path}.stabilizer")) + np.log(units_first(trace.read(f"{path}.normalizer")))
+    if at(path, "log_input") in trace:
+        write = units_first(trace.read(at(path, "log_input")).astype(np.float64))
+        scale = units_first(trace.read(at(path, "stabilizer"))) + np.log(
+            units_first(trace.read(at(path, "normalizer")))
+        )
     else:
         with np.errstate(divide="ignore"):
-            write = np.log(units_first(trace.read(f"{path}.input").astype(np.float64)))
+            write = np.log(units_first(trace.read(at(path, "input")).astype(np.float64)))
         scale = np.zeros_like(write)
     total = np.cumsum(log_forget, -1)
     with np.errstate(over="ignore"):  # above the diagonal, where nothing is read
         weights = np.exp((total - scale)[..., rows, None] + (write - total)[..., None, :])
-    ends = lengths_of(trace.read(f"{path}.log_forget"))[:, None, None, None]
+    ends = lengths_of(trace.read(at(path, "log_forget")))[:, None, None, None]
     steps = np.arange(weights.shape[-1])
     return np.where((rows[:, None] < ends) & (steps < ends), weights, 0)
 

@@ -15,6 +15,7 @@ from workbench.models.fresh import fingerprint, is_fresh
 from workbench.runs.progress import progress
 from workbench.trace.foreign import tracer
 from workbench.trace.names import derive, dimensions
+from workbench.trace.retold import Retold
 from workbench.trace.store import Trace, as_json, matches
 
 Tracer = Callable[..., tuple[Tensor, dict[str, Tensor]]]
@@ -47,7 +48,10 @@ def record(
     cells = {path: found for path, module in model.named_modules() if (found := tracer_of(module)) is not None}
     if not cells:
         name = type(model).__name__
-        raise ValueError(f"{name} holds no cell that can be traced; record a model built from workbench.cells.")
+        raise ValueError(
+            f"{name} holds no cell that can be traced; record a model built from workbench.cells, or one "
+            f"of the packages xlstm, transformers (xLSTM) or titans-pytorch."
+        )
     if folder is not None and (Path(folder) / "trace.json").exists():
         raise ValueError(f"{folder} holds a trace already; name another folder, or remove it.")
     trace = Trace(about=describe(model), folder=folder)
@@ -126,7 +130,10 @@ def _listener(path: str, trace_again: Tracer, trace: Trace, names: tuple[str, ..
         found = float((y - real).abs().max()) if y.numel() else 0.0
         before = trace.exactness.get(path, 0.0) if join else 0.0
         trace.exactness[path] = found if math.isnan(found) else max(before, found)
-        carried = given.get("state") is not None or bool(getattr(cell, "persistent", None))
+        if isinstance(trace_again, Retold):
+            carried = trace_again.carried(*inputs, **options)
+        else:
+            carried = given.get("state") is not None or bool(getattr(cell, "persistent", None))
         first = not (join and path in trace.cells)
         carried = carried if first else trace.cells[path]["carried"]
         trace.cells[path] = {**kind_of_cell(cell, trace_again), "carried": carried}
@@ -146,6 +153,7 @@ def kind_of_cell(cell: nn.Module, trace_again: Tracer) -> dict:
     """What a cell is: its class, or ours for a foreign layer, and the settings that its equations depend on."""
     settings = {name: getattr(cell, name, None) for name in ("heads", "gates", "forget", "memory", "refresh")}
     plain = {name: value for name, value in settings.items() if isinstance(value, (int, str))}
+    plain |= getattr(trace_again, "settings", {})
     kind = getattr(trace_again, "kind", type(cell).__name__)
     return {"kind": kind, "class": f"{type(cell).__module__}.{type(cell).__qualname__}", **plain}
 
