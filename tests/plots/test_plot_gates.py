@@ -80,7 +80,7 @@ def test_missing_values_are_gaps_and_are_counted():
     assert "7 missing values" in fig.layout.title.text
 
 
-@pytest.mark.parametrize("kind", ["bounded", "log", "signed"])
+@pytest.mark.parametrize("kind", ["bounded", "log", "positive", "signed", "steps"])
 def test_nothing_but_gaps_is_drawn_without_complaint(kind):
     fig = plots.gate_heatmap(np.full((9, 2), np.nan), kind=kind)
     assert "Every value is missing" in alt(fig)
@@ -107,6 +107,62 @@ def test_log_gates_are_drawn_as_powers_of_ten_around_one():
     assert "99.5th percentile" in fig.layout.title.text
 
 
+def test_positive_scale_starts_at_zero_and_ignores_one_spike():
+    values = np.random.default_rng(0).uniform(2, 3, (1000, 4))
+    values[5, 1] = 1e6
+    fig = plots.gate_heatmap(values, kind="positive")
+    axis = fig.layout.coloraxis
+    assert axis.cmin == 0
+    assert 2.9 < axis.cmax < 3.1
+    assert "colours end at 3, the 99.5th percentile" in fig.layout.title.text
+    assert "1,000,000 (step 5, unit 1)" in alt(fig)
+
+
+def test_half_lives_are_drawn_in_decades_up_to_the_sequence_length():
+    values = np.array([[0.01, 10.0], [100.0, np.inf], [np.nan, 1e9]]).repeat(300, axis=0)
+    fig = plots.gate_heatmap(values, kind="steps")
+    drawn = fig.data[0].z
+    np.testing.assert_allclose(drawn[:, 0], [-1, 1], rtol=1e-6)
+    np.testing.assert_allclose(drawn[1, -1], np.log10(900), rtol=1e-6)
+    assert fig.layout.coloraxis.colorbar.ticktext == ("0.1", "1", "10", "100", "∞")
+    assert fig.layout.coloraxis.cmax == pytest.approx(np.log10(900))
+    assert "∞ is the sequence length, 900 steps, or more" in fig.layout.title.text
+    assert "600 of 1,500 values reach the sequence length" in alt(fig)
+    assert "Steps from 0.1 (step 0, unit 0) to 900 or more (step 300, unit 1)" in alt(fig)
+    assert "300 missing values drawn as gaps" in alt(fig)
+
+
+def test_pooled_half_lives_are_geometric_means():
+    fig = plots.gate_heatmap(np.tile([[1.0], [100.0]], (1000, 1)), kind="steps", pool_to=1000)
+    np.testing.assert_allclose(fig.data[0].z, 1)
+    assert "steps pooled 2:1 (geometric mean)" in alt(fig)
+
+
+@pytest.mark.parametrize(
+    ("largest", "said"),
+    [
+        (100.0, "1 value above 88.7, where exp overflows float32"),
+        (85.0, "the largest exponent, 85.0, is 3.7 below the overflow of exp in float32"),
+        (20.0, "1 value above 11.1, where exp overflows float16"),
+    ],
+)
+def test_nearness_to_overflow_is_said_and_marked(largest, said):
+    values = np.zeros((50, 3))
+    values[7, 1] = largest
+    fig = plots.gate_heatmap(values, kind="log")
+    assert said in alt(fig)
+    highest = max(shape.y0 for shape in fig.layout.shapes) * np.log(10)
+    assert highest == pytest.approx(88.72 if largest > 70 else 11.09, abs=0.01)
+    largest_line = next(trace for trace in fig.data if trace.type == "scatter" and trace.line.dash == "dot")
+    assert max(largest_line.y) == pytest.approx(largest / np.log(10))
+
+
+def test_nothing_is_said_of_overflow_far_from_it():
+    fig = plots.gate_heatmap(np.ones((50, 3)), kind="log")
+    assert "overflow" not in alt(fig) + fig.layout.title.text
+    assert not fig.layout.shapes
+
+
 def test_signed_scale_is_symmetric_and_ignores_one_spike():
     values = np.random.default_rng(0).normal(size=(1000, 4))
     values[5, 1] = 1e6
@@ -118,8 +174,12 @@ def test_signed_scale_is_symmetric_and_ignores_one_spike():
 def test_what_is_no_gate_is_refused():
     with pytest.raises(ValueError, match=r"values run from 0 to 3.2, outside \[0, 1\].*kind='log'"):
         plots.gate_heatmap([[3.2, 0.1]])
-    with pytest.raises(ValueError, match="kind='linear' is unknown; choose one of 'bounded', 'log', 'signed'"):
+    with pytest.raises(ValueError, match="kind='linear' is unknown; choose one of 'bounded', 'log', 'positive'"):
         plots.gate_heatmap([[0.2, 0.1]], kind="linear")
+    with pytest.raises(ValueError, match="values go down to -1, below 0 of a positive quantity"):
+        plots.gate_heatmap([[-1.0, 0.1]], kind="positive")
+    with pytest.raises(ValueError, match="values go down to -2, and steps are 0 or more"):
+        plots.gate_heatmap([[-2.0, 0.1]], kind="steps")
     with pytest.raises(ValueError, match=r"values has shape \(2,\); it needs \(time, unit\)"):
         plots.gate_heatmap([0.2, 0.1])
 

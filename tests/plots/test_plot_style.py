@@ -1,6 +1,7 @@
 """The look: colours that everyone can tell apart, text that everyone can read, titles that fit."""
 
 import itertools
+import pkgutil
 import subprocess
 import sys
 
@@ -193,5 +194,13 @@ def test_package_needs_no_plotly_until_a_plot_is_made():
 def test_unknown_plots_are_named():
     from workbench import plots
 
-    with pytest.raises(AttributeError, match="it offers CONFIG, error_bars"):
+    with pytest.raises(AttributeError, match="it offers CONFIG, against_theory"):
         plots.heatmap  # noqa: B018
+
+
+def test_no_plot_is_hidden_by_a_module_of_its_name():
+    from workbench import plots
+
+    modules = {module.name for module in pkgutil.iter_modules(plots.__path__)}
+    assert modules.isdisjoint(plots.__all__)
+    assert all(plots._HOME[name] in modules for name in plots.__all__)

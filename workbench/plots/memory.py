@@ -6,10 +6,21 @@ from numpy.typing import ArrayLike
 
 from workbench.plots.arrays import as_numbers, as_steps, extremes, min_max, quantiles
 from workbench.plots.labels import End, label_ends, last_point, room_for
-from workbench.plots.style import PALETTE, Category, categories, faded, finish, missing, moment, number, sentences
+from workbench.plots.scales import SHORTEST, decade
+from workbench.plots.style import (
+    PALETTE,
+    Category,
+    categories,
+    faded,
+    finish,
+    joined,
+    missing,
+    moment,
+    number,
+    sentences,
+)
 
 PANEL = 300
-SHORTEST = 0.1  # steps: what is forgotten faster is drawn here
 MOST_LINES = 6
 QUARTILES = [0.25, 0.5, 0.75]
 
@@ -104,7 +115,7 @@ def half_life(
     return finish(
         fig,
         title=title or said,
-        subtitle=" · ".join(note for note in (band, gaps) if note),
+        subtitle=joined(band, gaps),
         alt=describe(half, lines, x, cap, step_label, gaps),
         panel=PANEL,
         margin={"r": room_for(ends)},
@@ -120,12 +131,11 @@ def axis_range(drawn: list[np.ndarray], cap: float) -> tuple[float, float]:
 def decorate(fig: go.Figure, cap: float, length: int, low: float, high: float, step_label: str) -> None:
     """Decade ticks, and a line at the longest half-life drawn."""
     decades = np.arange(-1, np.floor(np.log10(cap)) + 1)
-    names = [f"{10**d:g}" if d < 3 else f"{10 ** (d - 3):g}k" for d in decades]
     fig.update_yaxes(
         type="log",
         range=np.log10([low, high]).tolist(),
         tickvals=(10**decades).tolist(),
-        ticktext=names,
+        ticktext=[decade(power) for power in decades],
         title_text="half-life (steps)",
     )
     fig.update_xaxes(title_text=step_label)

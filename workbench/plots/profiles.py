@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from plotly.subplots import make_subplots
 
 from workbench.plots.arrays import as_numbers, as_steps, extremes, min_max
-from workbench.plots.style import SEQUENTIAL, counted, finish, missing, moment, number, sentences
+from workbench.plots.style import SEQUENTIAL, counted, finish, joined, missing, moment, number, sentences
 
 DAY = np.timedelta64(86_400, "s")
 FINEST = np.timedelta64(300, "s")  # one column of the heat map; finer series show means
@@ -113,7 +113,7 @@ def days(x: np.ndarray, values: np.ndarray, unit: str, title: str) -> go.Figure:
     return finish(
         fig,
         title=title or f"{counted(rows, 'day')}, one row each",
-        subtitle=" · ".join(note for note in (coarse, gaps) if note),
+        subtitle=joined(coarse, gaps),
         alt=sentences(
             f"Heat map. Across: time of day. Down: {rows} days from {cut.first}",
             words(x, values[:, None], [""], unit),
@@ -167,7 +167,7 @@ def multiples(x: np.ndarray, values: np.ndarray, names: list[str], unit: str, ti
     return finish(
         fig,
         title=title or f"{len(names)} series from {moment(x[0])} to {moment(x[-1])}",
-        subtitle=" · ".join(note for note in (scale, gaps) if note),
+        subtitle=joined(scale, gaps),
         alt=sentences(
             f"{len(names)} small line plots on one scale. Across: {moment(x[0])} to {moment(x[-1])}",
             words(x, values, names, unit),

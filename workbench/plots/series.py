@@ -9,7 +9,18 @@ from numpy.typing import ArrayLike
 
 from workbench.plots.arrays import as_numbers, as_steps, extremes, min_max
 from workbench.plots.labels import End, label_ends, last_point, room_for
-from workbench.plots.style import Category, categories, counted, faded, finish, missing, moment, number, sentences
+from workbench.plots.style import (
+    Category,
+    categories,
+    counted,
+    faded,
+    finish,
+    joined,
+    missing,
+    moment,
+    number,
+    sentences,
+)
 
 PANEL = 320
 
@@ -117,7 +128,7 @@ def forecast(
     return finish(
         fig,
         title=title or default_title(errors, len(future)),
-        subtitle=" · ".join(note for note in (stated, gaps) if note),
+        subtitle=joined(stated, gaps),
         alt=describe(x, cut, np.concatenate([known, future]), unit, stated, gaps),
         panel=PANEL,
         margin={"r": room_for(ends), "t": 32},

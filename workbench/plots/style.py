@@ -213,11 +213,19 @@ def counted(count: int, what: str) -> str:
     return f"{count:,} {what}{plural}"
 
 
-def missing(count: int, what: str = "value") -> str:
+def missing(count: int, what: str = "value", how: str = "drawn as gaps") -> str:
     """A sentence on gaps, or nothing."""
-    if count == 0:
-        return ""
-    return f"{counted(count, f'missing {what}')} drawn as gaps"
+    return f"{counted(count, f'missing {what}')} {how}" if count else ""
+
+
+def capital(text: str) -> str:
+    """The text with a capital first letter."""
+    return text[:1].upper() + text[1:]
+
+
+def joined(*parts: str) -> str:
+    """The parts that are not empty, with dots between them."""
+    return " · ".join(part for part in parts if part)
 
 
 def sentences(*parts: str) -> str:

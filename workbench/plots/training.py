@@ -8,7 +8,8 @@ from numpy.typing import ArrayLike
 
 from workbench.plots.arrays import as_numbers, min_max
 from workbench.plots.labels import End, label_ends, last_point, room_for
-from workbench.plots.style import Category, categories, finish, missing, number, sentences
+from workbench.plots.scales import round_values
+from workbench.plots.style import Category, categories, finish, joined, missing, number, sentences
 
 PANEL = 300
 
@@ -51,7 +52,7 @@ def loss_curves(
     span = np.log10([low, high]).tolist() if log else [low, high]
     fig.update_yaxes(type="log" if log else "linear", range=span, title_text=loss_label)
     if log:
-        fig.update_yaxes(tickvals=ticks(low, high), tickformat="~g")
+        fig.update_yaxes(tickvals=round_values(low, high), tickformat="~g")
     first, last = min(c[0].min() for c in curves.values()), max(c[0].max() for c in curves.values())
     fig.update_xaxes(title_text=step_label, range=[first, last])
     ranked = sorted(best, key=lambda name: best[name][1])
@@ -62,7 +63,7 @@ def loss_curves(
     return finish(
         fig,
         title=title or ranked_title or "Losses, without a validation",
-        subtitle=" · ".join(note for note in notes if note),
+        subtitle=joined(*notes),
         alt=sentences(
             f"Line plot. Across: {step_label}. Up: {loss_label}{', logarithmic' if log else ''}{span_words(curves)}",
             *spoken,
@@ -124,13 +125,6 @@ def mark_best(fig: go.Figure, name: str, step: float, loss: float, look: Categor
     ring = {"size": 12, "symbol": "circle-open", "color": look.colour, "line": {"width": 2}}
     hover = f"{name}, best<br>%{{y:.4g}} at %{{x}}<extra></extra>"
     fig.add_trace(go.Scatter(x=[step], y=[loss], mode="markers", marker=ring, hovertemplate=hover, showlegend=False))
-
-
-def ticks(low: float, high: float) -> list[float]:
-    """Round values of a log axis: 1, 2, 5 and their decades, or decades alone where there are many."""
-    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    steps = (1, 2, 5) if len(decades) <= 4 else (1,)
-    return [digit * 10.0**decade for decade in decades for digit in steps if low <= digit * 10.0**decade <= high]
 
 
 def loss_range(curves: list[tuple[np.ndarray, ...]], log: bool) -> tuple[float, float]:
