@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from workbench.runs.progress import progress
+from workbench.training.control import Control, Request
 from workbench.training.optimizer import make_optimizer, step_size
 from workbench.training.resume import load_progress, progress_file, save_progress
 
@@ -62,7 +63,7 @@ class FitResult:
     """How a training went.
 
     Attributes:
-        end: "finished", "stopped early" or "interrupted".
+        end: "finished", "stopped early" (nothing got better), "interrupted" (Ctrl-C) or "stopped" (asked to).
         step: updates made.
         best_step, best_valid: where the validation loss was smallest, and what it was; the model has these weights.
         seconds: spent in the loop, all attempts together.
@@ -88,6 +89,7 @@ def fit(
     folder: Path | None = None,
     observers: Iterable[Callable[[dict], None]] = (),
     label: str = "training",
+    control: Control | None = None,
 ) -> FitResult:
     """Train a model, leave it with the weights that did best on the validation data, and say how it went.
 
@@ -102,9 +104,47 @@ def fit(
         seed: of the order of the batches and of torch's global generator, which the dropout draws from.
         folder: where progress is kept; None keeps nothing.
         observers, label: called with each record of the history; name in the progress bar.
+        control: requests from outside, read between updates: to stop, saved so that training can go on to the same
+            weights as if it had not; or to probe, for observers that have a method `probe(step)`.
 
     Raises:
         Diverged: the loss became NaN or infinite.
+        ValueError: no rows.
+    """
+    kept, optimizer, result, best = begin(model, train, valid, params, seed, folder)
+    started, observers = time.monotonic() - result.seconds, list(observers)
+    try:
+        with progress(params.steps, label) as bar:
+            bar.update(result.step)
+            while result.step < params.steps and result.end == "finished":
+                train_loss, norm = update(model, loss, train, optimizer, params, seed, result.step)
+                result.step += 1
+                bar.update(1, loss=train_loss)
+                asked = control.requests() if control else []
+                if looks := result.step % params.evaluate_every == 0 or result.step == params.steps:
+                    record = {"step": result.step, "train_loss": train_loss, "grad_norm": norm}
+                    record["valid_loss"] = evaluate(model, loss, valid, params)
+                    record["lr"] = optimizer.param_groups[0]["lr"]
+                    result.seconds = record["seconds"] = time.monotonic() - started
+                    best = judge(result, record, model, best, params.patience)
+                if kept is not None and (looks or asked):
+                    result.seconds = time.monotonic() - started
+                    save_progress(kept, model, best, optimizer, asdict(result))
+                for observe in observers if looks else ():
+                    observe({"label": label, **record})
+                serve(asked, control, observers, result, params)
+    except KeyboardInterrupt:
+        result.end = "interrupted"
+    model.load_state_dict(best if result.history else weights_of(model))
+    return result
+
+
+def begin(
+    model: nn.Module, train: Batches, valid: Batches, params: FitParams, seed: int, folder: Path | None
+) -> tuple[Path | None, torch.optim.Optimizer, FitResult, dict[str, Tensor]]:
+    """Where progress is kept, the optimiser, and a fresh result with the weights as they are, or those that were kept.
+
+    Raises:
         ValueError: no rows.
     """
     if not len(train) or not len(valid):
@@ -114,37 +154,32 @@ def fit(
     settings = {**params.model_dump(), "seed": seed, "rows": [len(train), len(valid)]}
     heads = [data[torch.arange(min(len(data), 64))] for data in (train, valid)]
     kept = None if folder is None else progress_file(folder, model, settings, heads)
-    result, best = begin(kept, model, optimizer)
-    started = time.monotonic() - result.seconds
-    try:
-        with progress(params.steps, label) as bar:
-            bar.update(result.step)
-            while result.step < params.steps and result.end == "finished":
-                train_loss, norm = update(model, loss, train, optimizer, params, seed, result.step)
-                result.step += 1
-                bar.update(1, loss=train_loss)
-                if result.step % params.evaluate_every and result.step != params.steps:
-                    continue
-                record = {"step": result.step, "train_loss": train_loss, "grad_norm": norm}
-                record |= {"valid_loss": evaluate(model, loss, valid, params), "lr": optimizer.param_groups[0]["lr"]}
-                result.seconds = record["seconds"] = time.monotonic() - started
-                best = judge(result, record, model, best, params.patience)
-                if kept is not None:
-                    save_progress(kept, model, best, optimizer, asdict(result))
-                for observe in observers:
-                    observe({"label": label, **record})
-    except KeyboardInterrupt:
-        result.end = "interrupted"
-    model.load_state_dict(best if result.history else weights_of(model))
-    return result
-
-
-def begin(kept: Path | None, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[FitResult, dict[str, Tensor]]:
-    """A fresh result and the weights as they are, or those that were kept."""
     if kept is not None and (saved := load_progress(kept, model, optimizer)):
         notes, best = saved
-        return FitResult(**notes), best
-    return FitResult(), weights_of(model)
+        return kept, optimizer, FitResult(**notes), best
+    return kept, optimizer, FitResult(), weights_of(model)
+
+
+def serve(
+    asked: list[Request], control: Control | None, observers: list[Callable], result: FitResult, params: FitParams
+) -> None:
+    """Do what was asked of a training whose progress is saved; a probe that fails is refused, and training goes on."""
+    for request in asked:
+        if request.action == "stop":
+            if result.end == "finished" and result.step < params.steps:
+                result.end = "stopped"
+            control.answer(request, "done", step=result.step)
+            continue
+        probes = [observe.probe for observe in observers if callable(getattr(observe, "probe", None))]
+        try:
+            found = [str(probe(result.step)) for probe in probes]
+        except Exception as error:  # whatever fails in an observer that a stranger asked for, training stands
+            control.answer(request, "refused", step=result.step, why=f"{type(error).__name__}: {error}")
+            continue
+        if found:
+            control.answer(request, "done", step=result.step, probes=found)
+        else:
+            control.answer(request, "refused", step=result.step, why="this training has no probe among its observers")
 
 
 def update(
