@@ -107,9 +107,9 @@ def test_what_if_without_a_model_is_refused(tmp_path):
 
 
 def test_the_view_is_small_enough_for_a_saved_notebook():
-    packed, plain_size = len(Scope._esm) + len(Scope._css), len(script()) + len(style())
+    packed, plain_size = len(Scope._esm), len(script()) + len(style())
     print(f"the view: {plain_size / 1000:.1f} kB, {packed / 1000:.1f} kB packed")
-    assert packed < 30_000
+    assert packed < 27_000
 
 
 def test_words_cannot_end_the_block_that_holds_them(tmp_path):

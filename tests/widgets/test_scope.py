@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.widgets.scenes import forecaster, gates, plain
+from tests.widgets.scenes import forecaster, plain
+from workbench import record
+from workbench.models.forecaster import ForecasterConfig
+from workbench.models.layouts import XLSTMStackConfig
 from workbench.trace.store import Trace
 from workbench.widgets.scope import Scope
 
@@ -30,10 +33,16 @@ def test_its_state_is_small_and_holds_no_data():
     assert len(json.dumps(large.meta)) < 5000
 
 
-def test_twelve_layers_of_many_quantities_still_fit():
-    names = ("forget", "input", "output", "write_strength", "half_life", "state_norm", "saturation", "write_norm")
-    trace = Trace({f"stack.blocks.{k}.cell.{name}": gates(1, 16, 8, 4) for k in range(12) for name in names})
-    assert len(json.dumps(Scope(trace).get_state(), default=list)) < 50_000
+def test_a_notebook_with_twelve_layers_of_sixteen_heads_grows_by_less_than_50_kb():
+    stack = XLSTMStackConfig(width=64, layers=12, heads=16, slstm_at=(1, 5))
+    model = ForecasterConfig(inputs=1, horizon=4, stack=stack).build(0).eval()
+    inputs = torch.zeros(1, 8, 1), torch.zeros(1, 4, 0)
+    with torch.no_grad(), record(model) as trace:
+        model(*inputs)
+    scope = Scope(trace, model=model, inputs=inputs, title="every quantity of every cell")
+    parts = len(json.dumps(scope.get_state(), default=list)), len(json.dumps(scope._repr_mimebundle_()[0]))
+    print(f"12 layers of 16 heads: {parts[0] / 1000:.1f} kB of state, {parts[1] / 1000:.1f} kB of output")
+    assert sum(parts) < 47_000  # and 3 kB around them
 
 
 def test_it_opens_with_a_gate_and_says_what_the_trace_says():

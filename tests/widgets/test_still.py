@@ -41,9 +41,9 @@ def test_a_large_trace_has_a_small_still_that_says_what_it_leaves_out():
     drawn = bundle(Scope(plain(3000, layers=12, heads=16)))
     size = len(json.dumps(drawn["text/html"]))
     print(f"the still of 12 layers of 16 heads: {size / 1000:.1f} kB")
-    assert size <= 15_000
-    assert "Shown are 6 of 12 cells and 8 of 16 heads." in drawn["text/plain"]
-    assert drawn["text/html"].count("<path") == 6 * 8 + 1
+    assert size <= 12_000
+    assert "Shown are 4 of 12 cells and 8 of 16 heads." in drawn["text/plain"]
+    assert drawn["text/html"].count("<path") == 4 * 8 + 1
 
 
 def line(values):

@@ -28,9 +28,14 @@ UNPACK = """const packed = Uint8Array.from(atob("{packed}"), (c) => c.charCodeAt
 const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
 const blob = new Blob([await new Response(stream).blob()], {{ type: "text/javascript" }});
 const url = URL.createObjectURL(blob);
-const {{ render }} = await import(url);
+const {{ render, rules }} = await import(url);
 URL.revokeObjectURL(url);
-export default {{ render }};
+export default {{
+  render(given) {{
+    given.el.appendChild(document.createElement("style")).textContent = rules;
+    return render(given);
+  }},
+}};
 """
 
 
@@ -45,8 +50,9 @@ def style() -> str:
 
 
 def packed_script() -> str:
-    """A module that unpacks the view's."""
-    return UNPACK.format(packed=base64.b64encode(zlib.compress(script().encode(), 9)).decode())
+    """A module that unpacks the view's, and its rules."""
+    module = f"{script()}\nexport const rules = {json.dumps(style())};"
+    return UNPACK.format(packed=base64.b64encode(zlib.compress(module.encode(), 9)).decode())
 
 
 def lean(text: str) -> str:

@@ -16,7 +16,7 @@ from workbench.trace.names import NAMES, kind_of
 from workbench.trace.store import Trace
 from workbench.widgets.answers import Answer, Answers, Series, even
 from workbench.widgets.asking import Asking, change, edits_of
-from workbench.widgets.page import packed_script, page, style
+from workbench.widgets.page import packed_script, page
 from workbench.widgets.still import still
 from workbench.widgets.tiles import Difference
 
@@ -50,7 +50,6 @@ class Scope(anywidget.AnyWidget):
     """
 
     _esm = packed_script()
-    _css = style()
 
     meta = traitlets.Dict().tag(sync=True)
 

@@ -11,7 +11,7 @@ from workbench.widgets.answers import Answers
 from workbench.widgets.glance import thumbnails
 from workbench.widgets.tiles import pool
 
-CELLS, HEADS = 6, 8  # panels at most
+CELLS, HEADS = 4, 8  # panels at most
 POINTS = 32  # of one line; a saved notebook holds the drawing
 WIDE, HIGH, LEFT, TOP, GAP = 96, 40, 120, 20, 8  # px of a panel, beside and above all of them, between them
 
