@@ -61,8 +61,7 @@ class View {
   }
 
   // The level whose columns are as fine as the screen's, or the finest that there is.
-  level(label) {
-    const [start, stop] = this.state.view;
+  level(label, [start, stop] = this.state.view) {
     const pixels = (this.parts.stage.clientWidth - LEFT - RIGHT) * (devicePixelRatio || 1);
     let level = levelsOf(this.steps) - 1;
     while (level > 0 && (stop - start) / FACTOR ** level < 0.8 * pixels) level--;
@@ -70,9 +69,9 @@ class View {
   }
 
   // The tiles under the stretch in view: [tile or undefined, its first step, steps in a column].
-  tiles(label, cell, quantity, head) {
-    const level = this.level(label), size = FACTOR ** level, wide = size * COLUMNS;
-    const [start, stop] = this.state.view;
+  tiles(label, cell, quantity, head, view = this.state.view) {
+    const level = this.level(label, view), size = FACTOR ** level, wide = size * COLUMNS;
+    const [start, stop] = view;
     const found = [];
     for (let index = Math.floor(start / wide); index * wide < stop; index++)
       found.push([this.shelf.get(this.request(label, cell, quantity, head, level, index)), index * wide, size]);
@@ -138,6 +137,7 @@ class View {
     if (parts.has("base") || parts.has("lines")) drawBase(this);
     if (parts.has("over")) drawOver(this);
     if (parts.has("base")) this.asking?.draw();
+    if (parts.has("base") && !this.waits) setTimeout(() => this.prefetch());
     if (this.waits || this.moved === undefined) return;
     const start = this.moved;
     this.moved = undefined;
@@ -152,13 +152,14 @@ class View {
     if (request.ask === "overview") this.facts();
     const elsewhere = request.ask === "tile" && request.label !== "series" && request.cell !== this.place[0];
     if (!elsewhere) this.redraw("overview", "base", "over");
-    if (request.ask === "tile" && request.label === this.label) this.prefetch();
   }
 
-  // The layers before and after, so that the next key finds them here.
+  // The layers before and after, and the next zoom, so that the next key finds them here.
   prefetch() {
-    const ready = this.map.every(([tile]) => tile);
-    if (!ready) return;
+    if (!this.map.every(([tile]) => tile)) return;
+    const { cursor, view: [start, stop] } = this.state, closer = [(start + cursor) / 2, (stop + cursor) / 2];
+    this.tiles(this.label, this.place[0], this.state.quantity, this.place[2] ? this.state.head : 0, closer);
+    if (this.meta.series) this.tiles("series", 0, "series", 0, closer);
     for (const at of [this.state.at - 1, this.state.at + 1]) {
       const place = this.quantity.places[at];
       if (place) this.tiles(this.label, place[0], this.state.quantity, place[2] ? Math.min(this.state.head, place[1] - 1) : 0);
