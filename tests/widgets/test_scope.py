@@ -112,6 +112,14 @@ def test_no_trace_at_all_is_refused():
         Scope({})
 
 
+def test_the_folder_of_a_trace_is_as_good_as_the_trace_and_an_empty_one_is_refused(tmp_path):
+    plain().save(tmp_path / "trace")
+    (loaded,) = Scope(tmp_path / "trace").answers.traces.values()
+    assert np.array_equal(loaded.read("blocks.0.cell.forget"), plain().read("blocks.0.cell.forget"))
+    with pytest.raises(FileNotFoundError, match="holds no trace"):
+        Scope(str(tmp_path))
+
+
 def test_a_million_steps_on_disk_open_and_scroll_in_bounded_memory(tmp_path):
     import tracemalloc
 

@@ -33,11 +33,9 @@ class Series:
             raise ValueError(
                 f"series has shape {values.shape}; it needs (time,), (time, channel) or (batch, time, channel)."
             )
-        self.values = values.reshape((1,) * (2 - values.ndim) + values.shape) if values.ndim == 2 else values
         if values.ndim == 1:
-            self.values = values[None, :, None]
-        elif values.ndim == 2:
-            self.values = values[None]
+            values = values[:, None]
+        self.values = values if values.ndim == 3 else values[None]
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """A stretch of time (batch, 1, time, channel)."""

@@ -36,8 +36,8 @@ class Scope(anywidget.AnyWidget):
     its keys. `export` writes the same view as one file that needs no kernel.
 
     Args:
-        trace: what `record` made, or a mapping of labels to traces (training steps, runs), which a slider walks
-            through; the first says which quantities there are.
+        trace: what `record` made, or the folder that holds it, or a mapping of labels to traces (training steps,
+            runs), which a slider walks through; the first says which quantities there are.
         series: what the model was given: (time,), (time, channel) or (batch, time, channel).
         tokens: or the text that it was given: a token for each step, or a list of them for each sequence.
         steps: positions on the time axis (time,), numbers or datetime64; None counts steps.
@@ -55,7 +55,7 @@ class Scope(anywidget.AnyWidget):
 
     def __init__(
         self,
-        trace: Trace | Mapping[object, Trace],
+        trace: Trace | str | Path | Mapping[object, Trace],
         *,
         series: ArrayLike | None = None,
         tokens: Sequence[str] | Sequence[Sequence[str]] | None = None,
@@ -64,6 +64,8 @@ class Scope(anywidget.AnyWidget):
         inputs: Tensor | Sequence[Tensor | None] | None = None,
         title: str = "",
     ) -> None:
+        if isinstance(trace, str | Path):
+            trace = Trace.load(trace)
         traces = {"": trace} if isinstance(trace, Trace) else {str(label): one for label, one in trace.items()}
         if not traces:
             raise ValueError("there is no trace in the mapping; pass one, or {label: trace}.")
