@@ -75,12 +75,14 @@ class Noise:
 
     outside: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    expected: str = ""  # a text by which an error that a test provokes is known
+    provoked: list[str] = field(default_factory=list)
 
     def watch(self, page: object) -> None:
         """Listen to a page from its first request on."""
         page.on("request", lambda request: self._host(request.url))
         page.on("websocket", lambda stream: self._host(stream.url))
-        page.on("pageerror", lambda error: self.errors.append(f"page: {error}"))
+        page.on("pageerror", lambda error: self._error(f"page: {error}"))
         page.on("console", self._console)
 
     def _host(self, url: str) -> None:
@@ -89,7 +91,10 @@ class Noise:
 
     def _console(self, message: object) -> None:
         if message.type not in QUIET:
-            self.errors.append(f"{message.type}: {message.text} ({(message.location or {}).get('url', '')})")
+            self._error(f"{message.type}: {message.text} ({(message.location or {}).get('url', '')})")
+
+    def _error(self, text: str) -> None:
+        (self.provoked if self.expected and self.expected in text else self.errors).append(text)
 
 
 @pytest.fixture(scope="session")
