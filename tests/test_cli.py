@@ -14,6 +14,7 @@ import workbench
 from workbench import cli, doctor
 from workbench.batch.progress_view import ProgressView, duration
 from workbench.batch.source import typed
+from workbench.cli import notebooks
 from workbench.runs import store
 from workbench.runs.folder import Run
 from workbench.runs.scores import summary, table
@@ -104,7 +105,7 @@ def test_a_missing_module_is_answered_with_how_to_install_the_project(monkeypatc
 def test_interrupted_exits_with_130(tmp_path):
     cell = "import os, signal\nos.kill(os.getppid(), signal.SIGINT)\nimport time\ntime.sleep(600)"
     path = notebook(tmp_path / "a.ipynb", cell)
-    command = [sys.executable, "-m", "workbench.cli", "run", str(path)]
+    command = [sys.executable, "-m", "workbench", "run", str(path)]
     assert subprocess.run(command, cwd=tmp_path, stdout=subprocess.DEVNULL, check=False).returncode == 130
     assert only_run().status().state == "interrupted"
 
@@ -172,7 +173,7 @@ def test_words_of_the_command_line_become_values(text, default, value):
     ("text", "count"), [("2GB", 2 * 10**9), ("1.5 g", 1_500_000_000), ("800MB", 8 * 10**8), ("7", 7)]
 )
 def test_sizes(text, count):
-    assert cli.size(text) == count
+    assert notebooks.size(text) == count
 
 
 SCORES = {
@@ -262,7 +263,7 @@ def test_demo_flags_come_from_its_params(tmp_path, monkeypatch, capsys):
     cell = (
         "import workbench as wb\nwb.out('scores', {'unit': 'm', 'LSTM': {'mae': epochs}})\nwb.out('findings', [name])"
     )
-    monkeypatch.setattr(cli, "_first_notebook", lambda: notebook(tmp_path / "00.ipynb", cell))
+    monkeypatch.setattr(notebooks, "_first_notebook", lambda: notebook(tmp_path / "00.ipynb", cell))
     assert cli.main(["demo", "--smoke", "--name", "x y"]) == 0
     printed = capsys.readouterr().out
     assert only_run().record["parameters"] == {"epochs": 1, "name": "x y"}
@@ -277,7 +278,7 @@ def test_demo_flags_come_from_its_params(tmp_path, monkeypatch, capsys):
 def test_lab_registers_this_interpreter_once(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
-    monkeypatch.setattr(cli, "_first_notebook", lambda: tmp_path / "00.ipynb")
+    monkeypatch.setattr(notebooks, "_first_notebook", lambda: tmp_path / "00.ipynb")
     monkeypatch.setattr(os, "execve", lambda program, *rest: calls.append(rest))
     cli.main(["lab", "--no-browser", "--port", "9999"])
     cli.main(["lab", "--offline"])

@@ -77,7 +77,7 @@ def test_interrupt_keeps_what_was_learned(tmp_path, number, name):
 
 def test_the_first_interrupt_is_answered_at_once(tmp_path):
     root = tmp_path / "runs"
-    command = [sys.executable, "-m", "workbench.cli", "run", str(notebook(tmp_path / "deaf.ipynb", DEAF))]
+    command = [sys.executable, "-m", "workbench", "run", str(notebook(tmp_path / "deaf.ipynb", DEAF))]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
         wait_for(lambda: (run := only_run(root)) and run.outputs().get("pid"), "training")
         process.send_signal(signal.SIGINT)

@@ -3,23 +3,18 @@
 `python -m workbench.batch.background FOLDER` is that process; `background` starts it.
 """
 
-import signal
 import subprocess
 import sys
-import time
-import traceback
-from dataclasses import asdict, is_dataclass
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from workbench.batch.outcome import Outcome, from_cell_error
-from workbench.runs.current import attach
+from workbench.experiments.catalogue import checked, find
+from workbench.experiments.running import run_experiment
 from workbench.runs.files import now
 from workbench.runs.folder import Run
 from workbench.runs.params import Params
 from workbench.runs.provenance import process_start, this_process
-from workbench.runs.status import Failure, Status
+from workbench.runs.status import Status
 
 LOG = "output.log"  # what the process prints
 _children: list[subprocess.Popen] = []  # held, so that each is known to be someone's until this process ends
@@ -42,9 +37,7 @@ def background(
     Raises:
         TypeError: the module is no experiment, or the parameters are another one's.
     """
-    if not callable(getattr(experiment, "run", None)) or not hasattr(experiment, "Params"):
-        raise TypeError(f"{experiment.__name__} is no experiment: it needs Params and run(params, run).")
-    params = experiment.Params() if params is None else params
+    params = checked(experiment).Params() if params is None else params
     if not isinstance(params, experiment.Params):
         raise TypeError(f"params is a {type(params).__qualname__}; give a {experiment.__name__}.Params.")
     run = Run.create(name or experiment.__name__.rpartition(".")[2], root=root, params=params)
@@ -64,30 +57,10 @@ def background(
 def main(folder: str) -> int:
     """Run the experiment of a run folder in this process; return the exit code."""
     sys.stdin.read()
-    run, started = attach(folder), time.monotonic()
-    status = Status(state="running", started=now(), **this_process()).write(run.path)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    outcome = _outcome(run)
-    seconds = round(time.monotonic() - started, 3)
-    status.model_copy(update={"state": outcome.state, "error": outcome.error, "seconds": seconds}).write(run.path)
-    return 0 if outcome.state == "ok" else 1
-
-
-def _outcome(run: Run) -> Outcome:
-    """How the experiment ended; its result, where it has one, is put out."""
-    try:
-        experiment = import_module(run.record["experiment"])
-        result = experiment.run(experiment.Params.model_validate(run.params), run)
-        for field, value in asdict(result).items() if is_dataclass(result) else ():
-            run.out(field, value)
-    except KeyboardInterrupt:
-        traceback.print_exc()
-        hint = "What it had saved is in its checkpoints."
-        return Outcome("interrupted", Failure(name="KeyboardInterrupt", value="it was told to end", hint=hint))
-    except Exception as error:  # whatever an experiment raises is how it ended
-        traceback.print_exc()
-        return from_cell_error(type(error).__name__, str(error), traceback.format_exc().splitlines(), 0)
-    return Outcome("ok")
+    run = Run.open(folder)
+    experiment = find(run.record["experiment"])
+    status = run_experiment(experiment, experiment.Params.model_validate(run.params), run)
+    return 0 if status.state == "ok" else 1
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ from papermill.engines import NotebookExecutionManager
 
 from workbench.batch.kernel import preamble
 from workbench.batch.memory import oom_kills
-from workbench.batch.outcome import Outcome, from_cell_error, from_dead_kernel, from_stop
 from workbench.batch.session import Session
 from workbench.batch.source import is_counted, title
 from workbench.runs.files import write_bytes
+from workbench.runs.outcome import Outcome, from_cell_error, from_dead_kernel, from_stop
 
 _LOG_LINES = 12
 

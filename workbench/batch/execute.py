@@ -15,7 +15,6 @@ import papermill
 from papermill.engines import papermill_engines
 
 from workbench.batch.engine import WorkbenchEngine
-from workbench.batch.outcome import Outcome
 from workbench.batch.pictures import Painter
 from workbench.batch.progress_view import duration, following
 from workbench.batch.report import write_report
@@ -24,6 +23,7 @@ from workbench.batch.source import Source, checked_parameters, read_source
 from workbench.runs import store
 from workbench.runs.files import now
 from workbench.runs.folder import Run
+from workbench.runs.outcome import Outcome
 from workbench.runs.provenance import this_process
 from workbench.runs.status import Failure, Status
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workbench.batch.memory import resident_bytes
-from workbench.batch.outcome import Outcome
+from workbench.runs.outcome import Outcome
 from workbench.runs.status import State
 
 GRACE_SECONDS = 20.0  # between asking a kernel to stop and killing it

@@ -41,6 +41,7 @@ class Params(BaseParams):
         layers: layers of the LSTM, blocks of the xLSTM.
         heads: heads of the xLSTM.
         slstm_at: blocks of the xLSTM that are sLSTM; the others are mLSTM.
+        networks: which of the two are trained.
         steps: updates of each network.
         batch: windows in an update.
         lr: step size.
@@ -61,6 +62,7 @@ class Params(BaseParams):
     layers: Annotated[int, Field(ge=1, le=64), Search(1, 4)] = 2
     heads: Annotated[int, Field(ge=1, le=64)] = 4
     slstm_at: tuple[int, ...] = (0,)
+    networks: tuple[Network, ...] = ("LSTM", "xLSTM")
     steps: Annotated[int, Field(ge=1)] = 360
     batch: Annotated[int, Field(ge=1)] = 64
     lr: Annotated[float, Field(gt=0, le=1), Search(1e-4, 1e-2, log=True)] = 3e-3
@@ -85,6 +87,8 @@ class Params(BaseParams):
     def _fits(self) -> "Params":
         if wrong := [at for at in self.slstm_at if not 0 <= at < self.layers]:
             raise ValueError(f"slstm_at holds {wrong}, and layers={self.layers} leaves blocks 0 to {self.layers - 1}")
+        if not self.networks or len(set(self.networks)) < len(self.networks):
+            raise ValueError(f"networks={self.networks} names none, or one twice; give LSTM, xLSTM or both")
         if self.xlstm_width % self.heads:
             raise ValueError(f"xlstm_width={self.xlstm_width} is not a multiple of heads={self.heads}")
         if len({bool(self.data), bool(self.time), bool(self.target)}) > 1:
@@ -236,16 +240,17 @@ def findings(parts: Split, forecasts: dict[str, Tensor], unit: str, step_hours: 
 
 
 def run(params: Params, run: Run | None = None) -> Result:
-    """Answer the question once: load, train both networks, compare."""
+    """Answer the question once: load, train the networks, compare."""
     begin = time.monotonic()
     series = load(params)
     parts = prepare(series, params)
-    forecasts = baselines(parts)
-    for network in Network.__args__:
+    forecasts, valid, costs = baselines(parts), {}, {}
+    for network in params.networks:
         model, result = train(network, parts, params, run)
         if result.end == "interrupted":
             raise KeyboardInterrupt(f"{network} was interrupted at step {result.step}; its checkpoint is kept.")
-        forecasts[network] = predict(model, parts.test)
+        forecasts[network], valid[network] = predict(model, parts.test), result.best_valid
+        costs[network] = cost(model, parts.test)
     return Result(
         experiment=__name__,
         params=params.model_dump(mode="json"),
@@ -253,7 +258,30 @@ def run(params: Params, run: Run | None = None) -> Result:
         scores=evaluate(parts, forecasts),
         findings=findings(parts, forecasts, series.unit, series.step_hours),
         seconds=time.monotonic() - begin,
+        valid=valid,
+        costs=costs,
+        blocks=by_block(parts, forecasts, max(round(24 / series.step_hours), 1)),
     )
+
+
+@torch.no_grad()
+def cost(model: Forecaster, windows: Windows) -> dict[str, float | int]:
+    """Number of parameters, and milliseconds of a forward pass of one window, the median of eleven after one."""
+    batch, times = windows[torch.tensor([0])], []
+    model.eval()
+    for _ in range(12):
+        begin = time.perf_counter()
+        model(batch.past, batch.known)
+        times.append(1e3 * (time.perf_counter() - begin))
+    return {"parameters": sum(x.numel() for x in model.parameters()), "latency_ms": float(np.median(times[1:]))}
+
+
+def by_block(parts: Split, forecasts: dict[str, Tensor], steps_in_a_day: int) -> dict[str, list[float]]:
+    """Mean absolute error of every forecast in each block of the test windows, in the data's unit."""
+    truth = parts.test.unscale(everything(parts.test).target)
+    blocks = blocks_of(parts.test, max(steps_in_a_day, parts.test.table.horizon))
+    errors = {name: (median(forecast) - truth).abs().mean(1) for name, forecast in forecasts.items()}
+    return {name: [float(error[blocks == block].mean()) for block in blocks.unique()] for name, error in errors.items()}
 
 
 def liveliest(windows: Windows, channel: int) -> Tensor:

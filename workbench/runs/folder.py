@@ -4,6 +4,7 @@ import html
 import re
 import secrets
 import threading
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -24,6 +25,7 @@ class Run:
 
     def __init__(self, path: Path):
         self.path = Path(path).resolve()
+        self.listeners: list[Callable[[dict], None]] = []  # hear each record of `log`; what they raise ends the run
 
     @classmethod
     def create(
@@ -34,18 +36,24 @@ class Run:
         params: object = None,
         seed: int | None = None,
         notebook: dict | None = None,
+        folder: str | Path | None = None,
     ) -> "Run":
-        """A new, empty run folder under `root`; `params` is a Params object or a dict."""
+        """A new, empty run folder under `root`, or `folder` itself; `params` is a Params object or a dict.
+
+        Raises:
+            FileExistsError: `folder` is there already.
+        """
         slug = re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.") or "run"
         params = plain(params) if params is not None else {}
-        identity = None
-        while identity is None:
-            identity = secrets.token_hex(3)
+        identity, path = secrets.token_hex(3), None if folder is None else Path(folder)
+        if path is not None:
+            path.mkdir(parents=True)
+        while path is None:
             path = Path(root) / f"{datetime.now():%Y-%m-%d}-{slug}-{identity}"
             try:
                 path.mkdir(parents=True)
             except FileExistsError:
-                identity = None
+                identity, path = secrets.token_hex(3), None
         record = {
             "format": 1,
             "name": slug,
@@ -113,7 +121,10 @@ class Run:
 
     def log(self, **fields: object) -> None:
         """Append one record of numbers to `metrics.jsonl`, with the time."""
-        append_line(self.path / "metrics.jsonl", {"time": now(), **fields})
+        record = {"time": now(), **fields}
+        append_line(self.path / "metrics.jsonl", record)
+        for listener in self.listeners:
+            listener(record)
 
     def event(self, kind: str, **fields: object) -> None:
         """Append one event to `events.jsonl`, with the time."""

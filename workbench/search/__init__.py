@@ -1,0 +1,1 @@
+"""Optuna studies over experiments: spaces, trials, workers, study folders."""
