@@ -16,7 +16,7 @@ run:  ## Train an xLSTM on traffic counts and leave a report with its gates
 	@.venv/bin/workbench demo $(ARGS)
 
 test:  ## Run the tests
-	@$(SET_UP) lab,nxai,dev
+	@$(SET_UP) lab,nxai,cluster,dev
 	@.venv/bin/python -m pytest $(WORKERS) $(ARGS)
 
 lab:  ## Open JupyterLab at the first notebook
@@ -31,7 +31,7 @@ pins:  ## Resolve the newest versions afresh and write constraints.txt
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
 	printf '%s\n' $(HOLD) > "$$folder/hold.txt"; \
 	$(PYTHON) -m venv "$$folder/venv"; \
-	"$$folder/venv/bin/pip" install --quiet --constraint "$$folder/hold.txt" --editable '.[lab,nxai,dev]'; \
+	"$$folder/venv/bin/pip" install --quiet --constraint "$$folder/hold.txt" --editable '.[lab,nxai,cluster,dev]'; \
 	{ sed -n '/^#/p' constraints.txt; \
 	  "$$folder/venv/bin/pip" freeze --exclude-editable | sed 's/+.*//'; } > "$$folder/constraints.txt"; \
 	cp "$$folder/constraints.txt" constraints.txt

@@ -277,7 +277,7 @@ def test_every_requirement_is_pinned_to_a_version_that_it_allows(root):
     lines = (root / "constraints.txt").read_text().splitlines()
     pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
     pins = {canonicalize_name(name): version for name, version in pins.items()}
-    for name, requirement in requirements(root, "lab", "nxai", "dev").items():
+    for name, requirement in requirements(root, "lab", "nxai", "cluster", "dev").items():
         assert requirement.specifier.contains(pins[name]), f"{name}=={pins.get(name)} is outside {requirement}"
     assert not {"workbench", "pip"} & set(pins)
     assert not [version for version in pins.values() if "+" in version]
@@ -290,7 +290,7 @@ def test_the_seven_packages_are_installed_by_make_run(root):
 
 
 def test_what_the_tests_import_is_declared(root):
-    declared = requirements(root, "lab", "nxai", "dev")
+    declared = requirements(root, "lab", "nxai", "cluster", "dev")
     homes = packages_distributions()
     files = set((root / "tests").rglob("*.py")) - set((root / "tests/goldens").iterdir())  # made elsewhere, once
     trees = [ast.parse(path.read_text()) for path in files]

@@ -139,9 +139,10 @@ def error_bars(
     fig.add_annotation(
         text="<b>mean</b>  low – high", xref="paper", yref="paper", x=1.02, y=1, xanchor="left", yanchor="bottom"
     )
+    written = [numbers_of(spreads[name], digits) for name in ranked]
     for row, name in enumerate(ranked):
         draw_row(fig, row, name, spreads[name], looks[name], unit)
-        write_row(fig, row, spreads[name], digits)
+        fig.add_annotation(xref="paper", x=1.02, y=row, xanchor="left", text="<b>{}</b>{}".format(*written[row]))
     low, high = min(s.low for s in spreads.values()), max(s.high for s in spreads.values())
     air = 0.06 * (high - low or abs(high) or 1.0)
     fig.update_yaxes(
@@ -164,7 +165,7 @@ def error_bars(
             "; ".join(stated),
         ),
         panel=ROW * len(ranked) + 12,
-        margin={"r": 150, "t": 26},
+        margin={"r": max(150, 30 + 7 * max(len("".join(each)) for each in written)), "t": 26},
     )
 
 
@@ -199,8 +200,7 @@ def decimals(values: list[float]) -> int:
     return int(np.clip(2 - np.floor(np.log10(smallest)), 0, 6))
 
 
-def write_row(fig: go.Figure, row: int, spread: Spread, digits: int) -> None:
-    """The numbers of one model, right of its row."""
+def numbers_of(spread: Spread, digits: int) -> tuple[str, str]:
+    """The mean of one model, and its range where it has one, as they stand right of its row."""
     span = "" if spread.low == spread.high else f"  {spread.low:,.{digits}f} – {spread.high:,.{digits}f}"
-    text = f"<b>{spread.mean:,.{digits}f}</b>{span}"
-    fig.add_annotation(xref="paper", x=1.02, y=row, xanchor="left", text=text)
+    return f"{spread.mean:,.{digits}f}", span
