@@ -12,6 +12,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 import workbench
 from workbench import cli, doctor
+from workbench.batch.memory import size
 from workbench.batch.progress_view import ProgressView, duration
 from workbench.batch.source import typed
 from workbench.cli import notebooks
@@ -173,7 +174,7 @@ def test_words_of_the_command_line_become_values(text, default, value):
     ("text", "count"), [("2GB", 2 * 10**9), ("1.5 g", 1_500_000_000), ("800MB", 8 * 10**8), ("7", 7)]
 )
 def test_sizes(text, count):
-    assert notebooks.size(text) == count
+    assert size(text) == count
 
 
 SCORES = {

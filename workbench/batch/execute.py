@@ -42,6 +42,7 @@ def execute(
     memory_limit: int | None = None,
     out: TextIO | None = None,
     offline: bool = False,
+    folder: str | Path | None = None,
 ) -> Run:
     """Execute a notebook in a kernel child and return its run, however it ended: see `run.status()`.
 
@@ -59,6 +60,7 @@ def execute(
         memory_limit: bytes of data that the kernel may hold (held by Linux).
         out: where progress is shown; standard output by default.
         offline: tell the kernel to download nothing.
+        folder: of this run, in the place of a new one under `root`.
     """
     out = sys.stdout if out is None else out
     old = None if resume_from is None else _old_run(resume_from, root)
@@ -66,7 +68,7 @@ def execute(
     _check_limits(source, old, cell_timeout, memory_limit)
     given = checked_parameters(source, {**(old.record.get("parameters") or {} if old else {}), **(parameters or {})})
     started, expected = time.monotonic(), _expected(source, given, root)
-    run, begins = _create(source, given, root, name, old)
+    run, begins = _create(source, given, root, name, old, folder)
     print(f"{source.path.name} → {run.path}{expected}{begins}", file=out, flush=True)
     session = Session(run.path, cell_timeout, memory_limit, offline)
     try:
@@ -187,13 +189,18 @@ def _report(run: Run, out: TextIO) -> None:
 
 
 def _create(
-    source: Source, given: dict[str, object], root: str | Path, name: str | None, old: Run | None
+    source: Source,
+    given: dict[str, object],
+    root: str | Path,
+    name: str | None,
+    old: Run | None,
+    folder: str | Path | None,
 ) -> tuple[Run, str]:
     """The new run, and a line that says whether it goes on from the old one's checkpoints."""
     notebook = source.describe()
     values = {**source.defaults, **given}
     name = name or (old.record.get("name") if old else None) or source.path.stem
-    run = Run.create(name, root=root, params=values, notebook=notebook)
+    run = Run.create(name, root=root, params=values, notebook=notebook, folder=folder)
     anew = "" if old is None else _why_anew(old, given, source.defaults)
     resumed = None if old is None or anew else old.name
     if resumed:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+
 
 def resident_bytes(pid: int) -> int:
     """Resident memory of a process and all its children; 0 when it is gone."""
@@ -48,3 +50,16 @@ def _count(file: Path) -> int | None:
         return int(fields["oom_kill"])
     except (OSError, KeyError, ValueError):
         return None
+
+
+def size(text: str) -> int:
+    """Bytes that a text like 800MB, 2 GB or 1.5g means (1 GB = 10⁹ bytes)."""
+    number = text.strip().lower().removesuffix("b").removesuffix("i").strip()
+    unit = number[-1:] if number[-1:] in _UNITS else ""
+    try:
+        count = int(float(number.removesuffix(unit)) * _UNITS[unit])
+    except ValueError:
+        raise ValueError(f"{text!r} is no size of memory; write it as 800MB or 2GB.") from None
+    if count <= 0:
+        raise ValueError(f"{text!r} leaves no memory; write it as 800MB or 2GB.")
+    return count

@@ -11,8 +11,6 @@ import workbench
 if TYPE_CHECKING:
     from workbench.runs.folder import Run
 
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-
 
 def add(commands: argparse._SubParsersAction) -> None:
     """Add these commands."""
@@ -30,6 +28,7 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
     run.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a parameter")
     run.add_argument("--profile", choices=("smoke", "default", "paper"), help="size of an experiment (default)")
     run.add_argument("--from", dest="resume_from", metavar="RUN", help="start from a run: its parameters, checkpoints")
+    run.add_argument("--job", nargs=2, metavar=("BATCH", "NAME"), help="run one job of a batch, in its folder there")
     run.add_argument("--cell-timeout", type=float, metavar="SECONDS", help="the longest that one cell may take")
     run.add_argument("--memory-limit", metavar="SIZE", help="data that the kernel may hold, as 2GB (Linux)")
     run.add_argument("--name", help="name of the run folder")
@@ -59,9 +58,14 @@ def _chosen(flags: list[str]) -> dict[str, object]:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.job:
+        from workbench.batch.attempt import run_job
+
+        return _end(run_job(*arguments.job))
     if arguments.notebook and not arguments.notebook.endswith(".ipynb"):
         return _run_experiment(arguments)
     from workbench.batch.execute import execute, read_run_source
+    from workbench.batch.memory import size
     from workbench.batch.source import typed
 
     source = read_run_source(arguments.notebook, arguments.resume_from, arguments.root)
@@ -119,19 +123,6 @@ def _first_notebook() -> Path:
     if not path.is_file():
         raise ValueError(f"{path} is missing: the notebooks come with a clone of the project, installed with `pip -e`.")
     return path
-
-
-def size(text: str) -> int:
-    """Bytes that a text like 800MB, 2 GB or 1.5g means (1 GB = 10⁹ bytes)."""
-    number = text.strip().lower().removesuffix("b").removesuffix("i").strip()
-    unit = number[-1:] if number[-1:] in _UNITS else ""
-    try:
-        count = int(float(number.removesuffix(unit)) * _UNITS[unit])
-    except ValueError:
-        raise ValueError(f"--memory-limit {text!r} is no size; write it as 800MB or 2GB.") from None
-    if count <= 0:
-        raise ValueError(f"--memory-limit {text!r} leaves no memory; write it as 800MB or 2GB.")
-    return count
 
 
 def _end(run: "Run") -> int:
