@@ -1,6 +1,5 @@
 """One batch at a time in a folder; jobs of a batch that is gone stop by themselves."""
 
-import fcntl
 import json
 import os
 import platform
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from workbench.runs.files import now, read_json
+from workbench.runs.lock import held
 from workbench.runs.provenance import process_start, this_process
 
 LOCK = "lock.json"
@@ -26,21 +26,16 @@ def locked(folder: Path, *, local: bool) -> Iterator[None]:
     Raises:
         ValueError: another process holds it.
     """
-    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    with held(folder / LOCK) as descriptor:
+        if descriptor is None:
             owner = _read(folder / LOCK) or {"pid": "?", "host": "?", "since": "?"}
             raise ValueError(
                 f"another batch is running in {folder} (process {owner['pid']} on {owner['host']}, since "
                 f"{owner['since']}); wait for its end, or stop it."
-            ) from None
+            )
         os.truncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps({"local": local, "since": now(), **this_process()}).encode(), 0)
         yield
-    finally:
-        os.close(descriptor)
 
 
 def stop_with_the_batch(folder: Path) -> None:

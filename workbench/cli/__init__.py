@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 
 import workbench
-from workbench.cli import batch, kernels, notebooks, runs
+from workbench.cli import batch, kernels, notebooks, runs, search
 
 USAGE, INTERRUPTED = 2, 130
 OPEN = ("demo", "lab")  # the demo's flags come from its Params, those of the lab go to Jupyter
@@ -38,6 +38,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"workbench {workbench.__version__}")
     parser.add_argument("--offline", action="store_true", help="download nothing; it may stand anywhere")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for part in (notebooks, batch, runs, kernels):
+    for part in (notebooks, batch, search, runs, kernels):
         part.add(commands)
     return parser

@@ -57,8 +57,10 @@ class Params(BaseParams):
     target: str = ""
     window: Annotated[int, Field(ge=2, le=10_000)] = 48
     horizon: Annotated[int, Field(ge=1, le=1_000)] = 16
-    lstm_width: Annotated[int, Field(ge=4, le=4_096), Search(16, 256, log=True)] = 64
-    xlstm_width: Annotated[int, Field(ge=4, le=4_096), Search(choices=(16, 32, 64, 128, 256))] = 32
+    lstm_width: Annotated[int, Field(ge=4, le=4_096), Search(16, 256, log=True, when={"networks": "LSTM"})] = 64
+    xlstm_width: Annotated[
+        int, Field(ge=4, le=4_096), Search(choices=(16, 32, 64, 128, 256), when={"networks": "xLSTM"})
+    ] = 32
     layers: Annotated[int, Field(ge=1, le=64), Search(1, 4)] = 2
     heads: Annotated[int, Field(ge=1, le=64)] = 4
     slstm_at: tuple[int, ...] = (0,)
@@ -246,11 +248,13 @@ def run(params: Params, run: Run | None = None) -> Result:
     parts = prepare(series, params)
     forecasts, valid, costs = baselines(parts), {}, {}
     for network in params.networks:
+        costs[network] = cost(build(network, parts, params), parts.train)
+        if run is not None:
+            run.out("costs", costs)  # known before the training: a search may stop it for what it costs
         model, result = train(network, parts, params, run)
         if result.end == "interrupted":
             raise KeyboardInterrupt(f"{network} was interrupted at step {result.step}; its checkpoint is kept.")
         forecasts[network], valid[network] = predict(model, parts.test), result.best_valid
-        costs[network] = cost(model, parts.test)
     return Result(
         experiment=__name__,
         params=params.model_dump(mode="json"),

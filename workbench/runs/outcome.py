@@ -37,7 +37,7 @@ def from_cell_error(name: str, value: str, traceback: list[str], cells_left: int
         return Outcome("oom", Failure(name=name, value=value, traceback=short, hint=_HINTS["MemoryError"]))
     if name == "SystemExit":
         value = f"sys.exit({value}) ended the notebook and left {cells_left} cells unexecuted"
-    state = "diverged" if name == "Diverged" else "failed"
+    state = {"Diverged": "diverged", "Pruned": "pruned"}.get(name, "failed")
     return Outcome(state, Failure(name=name, value=value, traceback=short, hint=_HINTS.get(name, "")))
 
 

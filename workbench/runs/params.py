@@ -44,7 +44,8 @@ class Params(BaseModel):
 class Search:
     """Where a search may look: `lr: Annotated[float, Search(1e-4, 1e-2, log=True)] = 1e-3`.
 
-    Either a range `low … high` (a whole number of `step`s from `low`, or even in the logarithm), or `choices`.
+    Either a range `low … high` (a whole number of `step`s from `low`, or even in the logarithm), or `choices`. With
+    `when`, only where other parameters have these values: `when={"networks": "xLSTM"}`; a list has to hold the value.
     """
 
     low: float | None = None
@@ -52,6 +53,7 @@ class Search:
     log: bool = False
     step: float | None = None
     choices: tuple | None = None
+    when: Mapping[str, object] | None = None
 
     def __init__(
         self,
@@ -61,6 +63,7 @@ class Search:
         log: bool = False,
         step: float | None = None,
         choices: Iterable | None = None,
+        when: Mapping[str, object] | None = None,
     ):
         if (choices is None) == (low is None or high is None):
             raise ValueError(f"Search(low={low}, high={high}, choices={choices}) needs either low and high or choices.")
@@ -69,7 +72,8 @@ class Search:
         if log and (step is not None or choices is not None or low <= 0):
             raise ValueError("Search(log=True) needs a range above 0, without step or choices.")
         choices = None if choices is None else tuple(choices)
-        for name, value in {"low": low, "high": high, "log": log, "step": step, "choices": choices}.items():
+        values = {"low": low, "high": high, "log": log, "step": step, "choices": choices, "when": when}
+        for name, value in values.items():
             object.__setattr__(self, name, value)
 
 

@@ -9,7 +9,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from workbench.runs.files import now, read_json, write_json
 from workbench.runs.provenance import process_start
 
-State = Literal["queued", "running", "ok", "failed", "diverged", "oom", "timeout", "interrupted", "killed", "skipped"]
+State = Literal[
+    "queued", "running", "ok", "failed", "diverged", "oom", "timeout", "interrupted", "killed", "skipped", "pruned"
+]
 
 
 class Failure(BaseModel):
