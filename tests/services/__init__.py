@@ -1,0 +1,1 @@
+"""Real servers for tests, on this machine alone, gone with the test."""
