@@ -28,6 +28,7 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
     run.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a parameter")
     run.add_argument("--profile", choices=("smoke", "default", "paper"), help="size of an experiment (default)")
     run.add_argument("--from", dest="resume_from", metavar="RUN", help="start from a run: its parameters, checkpoints")
+    run.add_argument("--parallel", choices=("ddp", "shard"), help="an experiment on all processes of torchrun")
     run.add_argument("--job", nargs=2, metavar=("BATCH", "NAME"), help="run one job of a batch, in its folder there")
     run.add_argument("--cell-timeout", type=float, metavar="SECONDS", help="the longest that one cell may take")
     run.add_argument("--memory-limit", metavar="SIZE", help="data that the kernel may hold, as 2GB (Linux)")
@@ -84,6 +85,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _run_experiment(arguments: argparse.Namespace) -> int:
+    if arguments.parallel:  # torch reads it when it is imported: each process would warn that all is well
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from workbench.batch.source import typed
     from workbench.experiments.catalogue import find
     from workbench.experiments.running import profile, run_experiment
@@ -97,7 +100,13 @@ def _run_experiment(arguments: argparse.Namespace) -> int:
     base = profile(experiment, arguments.profile or "default").model_dump()
     refuse_unknown([name for name, _ in arguments.p], base)
     params = build(experiment.Params, base | {name: typed(value, base[name]) for name, value in arguments.p})
-    run = Run.create(arguments.name or arguments.notebook, root=arguments.root, params=params)
+    name = arguments.name or arguments.notebook
+    if arguments.parallel:
+        from workbench.experiments.running import run_together
+
+        run = run_together(experiment, params, arguments.parallel, name=name, root=arguments.root)
+        return 0 if run is None else _end(run)
+    run = Run.create(name, root=arguments.root, params=params)
     print(f"{arguments.notebook} → {run.path}", flush=True)
     run_experiment(experiment, params, run)
     return _end(run)

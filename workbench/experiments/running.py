@@ -1,11 +1,13 @@
 """Runs an experiment in this process, and leaves a run folder that tells the truth about it."""
 
 import signal
+import tempfile
 import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
+from pathlib import Path
 from types import ModuleType
 
 from workbench.runs.current import attach
@@ -15,6 +17,7 @@ from workbench.runs.outcome import Outcome, from_cell_error
 from workbench.runs.params import Params
 from workbench.runs.provenance import this_process
 from workbench.runs.status import Failure, Status
+from workbench.training.distributed import Layout, joined
 
 PROFILES = ("smoke", "default", "paper")
 
@@ -41,6 +44,30 @@ def run_experiment(experiment: ModuleType, params: Params, run: Run) -> Status:
     return status.model_copy(update={"state": outcome.state, "error": outcome.error, "seconds": seconds}).write(
         run.path
     )
+
+
+def run_together(experiment: ModuleType, params: Params, layout: Layout, *, name: str, root: str | Path) -> Run | None:
+    """Run an experiment on all processes that torchrun has started; return the run, in the first of them.
+
+    Every process runs the whole experiment, and `fit` shares the training. The first one keeps the run folder; the
+    others write into folders that are thrown away.
+
+    Raises:
+        ValueError: not started by torchrun.
+        SystemExit: the experiment failed in this process, which makes torchrun stop the others.
+    """
+    with joined(layout) as team:
+        if team.first:
+            run = Run.create(name, root=root, params=params)
+            run.amend(processes=team.size, parallel=layout)
+            print(f"{name} → {run.path}, {layout} on {team.size} processes", flush=True)
+            run_experiment(experiment, params, run)
+            return run
+        with tempfile.TemporaryDirectory(prefix="wb-rank-") as folder:
+            status = run_experiment(experiment, params, Run.create(name, root=folder, params=params))
+        if status.state != "ok":
+            raise SystemExit(1)
+    return None
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from workbench.runs.progress import progress
 from workbench.training.control import Control, Request
+from workbench.training.distributed import inside, interruptions, team, whole
 from workbench.training.optimizer import make_optimizer, step_size
 from workbench.training.resume import load_progress, progress_file, save_progress
 
@@ -111,32 +112,44 @@ def fit(
         Diverged: the loss became NaN or infinite.
         ValueError: no rows.
     """
-    kept, optimizer, result, best = begin(model, train, valid, params, seed, folder)
+    group = team()
+    trained = group.wrap(model)
+    kept, optimizer, result, best = begin(trained, train, valid, params, seed, folder)
     started, observers = time.monotonic() - result.seconds, list(observers)
     try:
-        with progress(params.steps, label) as bar:
+        with progress(params.steps, label) as bar, interruptions(group) as interrupted:
             bar.update(result.step)
             while result.step < params.steps and result.end == "finished":
-                train_loss, norm = update(model, loss, train, optimizer, params, seed, result.step)
+                train_loss, norm = update(trained, loss, train, optimizer, params, seed, result.step)
                 result.step += 1
                 bar.update(1, loss=train_loss)
-                asked = control.requests() if control else []
+                asked = group.agree(control.requests() if control and group.first else []) if control else []
                 if looks := result.step % params.evaluate_every == 0 or result.step == params.steps:
                     record = {"step": result.step, "train_loss": train_loss, "grad_norm": norm}
-                    record["valid_loss"] = evaluate(model, loss, valid, params)
+                    record["valid_loss"] = evaluate(trained, loss, valid, params)
                     record["lr"] = optimizer.param_groups[0]["lr"]
                     result.seconds = record["seconds"] = time.monotonic() - started
-                    best = judge(result, record, model, best, params.patience)
+                    best = judge(result, record, trained, best, params.patience)
+                    group.check_alike(trained)
                 if kept is not None and (looks or asked):
                     result.seconds = time.monotonic() - started
-                    save_progress(kept, model, best, optimizer, asdict(result))
+                    save_progress(kept, trained, best, optimizer, asdict(result))
+                if trained is not model and (looks or asked):
+                    take_over(model, weights_of(trained))
                 for observe in observers if looks else ():
                     observe({"label": label, **record})
                 serve(asked, control, observers, result, params)
+                if group.size > 1 and any(group.sum(len(interrupted))):
+                    raise KeyboardInterrupt
     except KeyboardInterrupt:
         result.end = "interrupted"
-    model.load_state_dict(best if result.history else weights_of(model))
+    take_over(model, best if result.history else weights_of(trained))
     return result
+
+
+def take_over(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Give a whole model these weights, which may be in shards."""
+    model.load_state_dict({name: whole(x) for name, x in weights.items()})
 
 
 def begin(
@@ -149,11 +162,11 @@ def begin(
     """
     if not len(train) or not len(valid):
         raise ValueError(f"there are {len(train)} training and {len(valid)} validation rows; both need at least one.")
-    torch.manual_seed(seed)
-    optimizer = make_optimizer(model, params.lr, params.weight_decay)
+    torch.manual_seed(seed + 1_000_003 * team().rank)  # dropout draws from it, for other rows in each process
+    optimizer = make_optimizer(inside(model), params.lr, params.weight_decay)
     settings = {**params.model_dump(), "seed": seed, "rows": [len(train), len(valid)]}
     heads = [data[torch.arange(min(len(data), 64))] for data in (train, valid)]
-    kept = None if folder is None else progress_file(folder, model, settings, heads)
+    kept = None if folder is None else progress_file(folder, inside(model), settings, heads)
     if kept is not None and (saved := load_progress(kept, model, optimizer)):
         notes, best = saved
         return kept, optimizer, FitResult(**notes), best
@@ -199,13 +212,14 @@ def update(
     model.train()
     rows = batch_rows(len(train), params.batch, seed, step)
     optimizer.zero_grad()
-    total = 0.0
-    for part in rows.chunk(params.accumulate):
+    own, total, group = team().own(rows), 0.0, team()
+    for part in own.tensor_split(min(params.accumulate, len(rows) // group.size)):
         with half_width(model, params):
             value = loss(model, train[part]) * (len(part) / len(rows))
-        value.backward()
+        (value * group.size).backward()  # of which the processes take the mean
         total += float(value.detach())
-    norm = float(nn.utils.clip_grad_norm_(model.parameters(), params.clip))
+    (total,) = group.sum(total)
+    norm = float(whole(nn.utils.clip_grad_norm_(model.parameters(), params.clip)))
     if not math.isfinite(total) or not math.isfinite(norm):
         raise Diverged(
             f"at step {step + 1} the loss is {total:g} and the gradient's norm {norm:g}, with lr={params.lr:g}; "
@@ -235,11 +249,12 @@ def batch_rows(rows: int, batch: int, seed: int, step: int) -> Tensor:
 def evaluate(model: nn.Module, loss: Callable[[nn.Module, Any], Tensor], data: Batches, params: FitParams) -> float:
     """Mean loss over all rows, without dropout."""
     model.eval()
-    total = 0.0
-    for part in torch.arange(len(data)).split(4 * params.batch):
-        with half_width(model, params):
-            total += float(loss(model, data[part])) * len(part)
-    return total / len(data)
+    total, group = 0.0, team()
+    for rows in torch.arange(len(data)).split(4 * params.batch):
+        part = rows[group.rank :: group.size]
+        with half_width(model, params):  # a process without rows of its own takes part with one that does not count
+            total += float(loss(model, data[part if len(part) else rows[:1]])) * len(part)
+    return group.sum(total)[0] / len(data)
 
 
 def judge(
@@ -266,5 +281,5 @@ def judge(
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of the weights."""
-    return {name: x.detach().clone() for name, x in model.state_dict().items()}
+    """A copy of the weights, in shards where the model is."""
+    return {name: x.detach().clone() for name, x in inside(model).state_dict().items()}
