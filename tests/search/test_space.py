@@ -1,5 +1,7 @@
 """Spaces come from annotations; what a person writes is checked; methods write all their settings down."""
 
+import json
+import math
 from typing import Annotated
 
 import optuna
@@ -9,7 +11,8 @@ from pydantic import BaseModel
 from tests.search import toy
 from workbench.experiments import forecast
 from workbench.runs.params import Params, Search
-from workbench.search.methods import PRUNERS, SAMPLERS, choose, grid_of, make_pruner, make_sampler, parsed, settings_of
+from workbench.search.layout import grid, quasi_random, values_of
+from workbench.search.methods import PRUNERS, SAMPLERS, choose, make_pruner, make_sampler, parsed, settings_of
 from workbench.search.objectives import Objective, parse, value_of
 from workbench.search.space import Dimension, space_of, suggest
 
@@ -73,10 +76,9 @@ def test_a_space_that_makes_no_sense_is_refused(only, says):
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_sampler_writes_its_settings_down_and_searches(name):
-    space = {"x": Dimension(-1.0, 1.0), "n": Dimension(1, 4, whole=True)}
     settings = settings_of(SAMPLERS, name, {})
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(sampler=make_sampler(name, settings, 7, space))
+    study = optuna.create_study(sampler=make_sampler(name, settings, 7))
     for _ in range(12):
         trial = study.ask()
         study.tell(trial, trial.suggest_float("x", -1.0, 1.0) ** 2 + trial.suggest_int("n", 1, 4))
@@ -115,9 +117,25 @@ def test_auto_follows_its_rule():
 
 
 def test_a_grid_has_the_ends_of_each_range():
-    assert grid_of(Dimension(1e-4, 1.0, log=True))[:2] == pytest.approx([1e-4, 1e-3])
-    assert grid_of(Dimension(1, 3, whole=True)) == [1, 2, 3]
-    assert grid_of(Dimension(0.0, 1.0, step=0.5)) == [0.0, 0.5, 1.0]
+    assert values_of(Dimension(1e-4, 1.0, log=True), 5)[:2] == pytest.approx([1e-4, 1e-3])
+    assert values_of(Dimension(1, 3, whole=True), 5) == [1, 2, 3]
+    assert values_of(Dimension(0.0, 1.0, step=0.5), 5) == [0.0, 0.5, 1.0]
+    assert values_of(Dimension(choices=["a", [1]]), 5) == ["a", [1]]
+
+
+def test_a_grid_has_each_combination_once_and_conditional_parameters_only_where_they_count():
+    space = space_of(toy.Params, ["kind", "width", "batch=2|4"])
+    found = grid(space, toy.Params().model_dump(), 3)
+    assert len(found) == len({json.dumps(one, sort_keys=True) for one in found}) == 2 * (1 + 3)
+    assert all(("width" in one) == (one["kind"] == "deep") for one in found)
+
+
+def test_quasi_random_points_fill_the_space_and_go_on_where_they_ended():
+    space = space_of(toy.Params, ["lr", "kind", "batch"])
+    found = quasi_random(space, 16, 3, kind="sobol", scramble=True)
+    assert quasi_random(space, 32, 3, kind="sobol", scramble=True)[:16] == found
+    assert sorted(int(math.log10(one["lr"])) for one in found) == [-3] * 4 + [-2] * 4 + [-1] * 4 + [0] * 4
+    assert [one["kind"] for one in found].count("deep") == 8
 
 
 def test_objectives_are_numbers_of_a_result_and_never_of_the_test_data():

@@ -165,6 +165,27 @@ def test_a_database_that_is_gone_for_a_while_is_waited_for(tmp_path, server):
     assert "waiting for it" in logs(search)
 
 
+def test_a_worker_joins_from_another_machine_by_the_url_alone(tmp_path, server):
+    search, _ = a_study(tmp_path / "here" / "joined", server.url, 2, base={})
+    there = tmp_path / "there"
+    command, environment = in_child(there / "joined", 7, server.url)
+    there.mkdir()
+    subprocess.run(command, env=environment | {"PYTHONPATH": str(ROOT)}, check=True, capture_output=True)
+    assert Counter(one["state"] for one in search.records()) == {"complete": 2}
+    assert len((there / "joined" / "trials.jsonl").read_text().splitlines()) == 2
+    facts = [json.loads((place / "study.json").read_text()) for place in (search.folder, there / "joined")]
+    assert facts[0]["space"] == facts[1]["space"]
+    with pytest.raises(ValueError, match="has no study nobody"):
+        Search(None, tmp_path / "nobody", server.url)
+    with pytest.raises(ValueError, match="seeds is"):
+        a_study(tmp_path / "elsewhere" / "joined", server.url, 2, base={}, seeds=(5,))
+
+
+def test_a_worker_of_a_journal_is_not_sent_to_a_database(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_STORAGE", "postgresql://me@host/db")
+    assert "WORKBENCH_STORAGE" not in in_child(tmp_path, 0, None)[1]
+
+
 def test_the_password_is_nowhere(tmp_path, server):
     search, _ = a_study(tmp_path / "secret", server.url, 2, base={})
     worker = start(search, 0)

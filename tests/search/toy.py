@@ -60,6 +60,8 @@ def run(params: Params, run: Run) -> Result:
     model = tag("projection", nn.Sequential(nn.Linear(2, hidden), nn.Linear(hidden, 1)))
     with open(Path(os.environ.get("TOY_LOG", run.path / "toy.log")), "a") as log:
         log.write(f"{run.name} {os.getpid()}\n")
+    costs = {"line": {"parameters": sum(x.numel() for x in model.parameters())}}
+    run.out("costs", costs)
     how = FitParams(steps=params.steps, batch=params.batch, lr=min(params.lr, 1.0), evaluate_every=10, patience=100)
     result = fit(
         model, lambda model, batch: ((model(batch[0])[:, 0] - batch[1]) ** 2).mean(),
@@ -68,7 +70,6 @@ def run(params: Params, run: Run) -> Result:
     )  # fmt: skip
     if result.end in ("interrupted", "stopped"):
         raise KeyboardInterrupt(result.end)
-    costs = {"line": {"parameters": sum(x.numel() for x in model.parameters())}}
     run.out("fit_seconds", result.seconds)
     return Result(
         __name__,

@@ -23,6 +23,13 @@ def add(commands: argparse._SubParsersAction) -> None:
     trace.add_argument("--stream", type=int, default=0, metavar="STEPS", help="also trace so many steps to disk")
     trace.add_argument("--save", metavar="FILE", help="write the numbers as JSON, with where they come from")
     trace.set_defaults(call=_bench_trace)
+    search = subjects.add_parser("search", help="trials per minute, and what is lost when workers are killed")
+    search.add_argument("--trials", type=int, default=100, help="of each measurement (100)")
+    search.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4], help="how many at once (1 2 4)")
+    search.add_argument("--kills", type=int, default=20, help="workers to kill in the middle of a trial (20)")
+    search.add_argument("--storage", metavar="URL", help="also on PostgreSQL; or WORKBENCH_STORAGE")
+    search.add_argument("--save", metavar="FILE", help="write the numbers as JSON, with where they come from")
+    search.set_defaults(call=_bench_search)
 
 
 def _backends(arguments: argparse.Namespace) -> int:
@@ -68,6 +75,29 @@ def _bench_trace(arguments: argparse.Namespace) -> int:
     if arguments.save:
         packages = ("workbench", "torch")
         results.write(arguments.save, trace.__name__, "ms, MB", [*costs, *streams], packages=packages)
+    return 0
+
+
+def _bench_search(arguments: argparse.Namespace) -> int:
+    import os
+
+    from workbench.bench import results
+    from workbench.search import speed
+
+    rows = []
+    url = arguments.storage or os.environ.get("WORKBENCH_STORAGE")
+    for row in speed.measure(arguments.trials, arguments.workers, arguments.kills, url):
+        rows.append(row)
+        _say(f"{row.storage}, {row.workers} workers: {row.trials_per_minute:.0f} trials a minute")
+    _say("")
+    lines = [["storage", "workers", "trials/min", "killed", "lost"]]
+    lines += [
+        [row.storage, str(row.workers), f"{row.trials_per_minute:.0f}", str(row.kills), str(row.lost)] for row in rows
+    ]
+    print(results.columns(lines))
+    print("A trial of one seed that computes nothing, its run folder included; with kills, trials of half a second.")
+    if arguments.save:
+        results.write(arguments.save, speed.__name__, "trials/min", rows, packages=("workbench", "torch", "optuna"))
     return 0
 
 

@@ -39,6 +39,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     search.add_argument("--top", type=int, default=3, metavar="N", help="the best so many run again, fresh seeds (3)")
     search.add_argument("--seed", type=int, default=0, help="of the search (0)")
     search.add_argument("--lease", type=float, default=60.0, metavar="SECONDS", help="silence that loses a trial (60)")
+    search.add_argument("--timeout", type=float, default=float("inf"), metavar="MINUTES", help="begin no trial later")
     search.add_argument("--name", help="of the study (the experiment's name)")
     search.add_argument("--root", default="studies", help="folder of the study folders (studies)")
     search.add_argument(
@@ -58,7 +59,7 @@ def _search(arguments: argparse.Namespace) -> int:
         if arguments.what == "dashboard":
             from workbench.search.dashboard import open_dashboard
 
-            return open_dashboard(Path(arguments.study), url)
+            return open_dashboard(Path(arguments.study), url) or 0
         return _new(arguments, url)
     except KeyboardInterrupt:
         raise
@@ -102,11 +103,11 @@ def _new(arguments: argparse.Namespace, url: str | None) -> int:
         f"{name}: {arguments.trials} trials of {len(settings.seeds)} seeds, {settings.sampler.name} → {search.folder}"
     )
     try:
-        best = search.run(arguments.trials, arguments.workers, Progress(arguments.trials))
+        best = search.run(arguments.trials, arguments.workers, Progress(arguments.trials), 60 * arguments.timeout)
     except KeyboardInterrupt:
         print(f"\nStopped; the same command goes on. {search.folder}")
         return 130
-    print(_said(best, settings))
+    print("\n".join([*search.damage(), _said(best, settings)]))
     return 0
 
 
@@ -151,7 +152,7 @@ class Progress:
         from workbench.search.export import ranked
 
         records = search.records()
-        states = [one["state"] for one in records]
+        states = [one["state"] for one in records if not one["user_attrs"].get("lost")]
         done = sum(states.count(state) for state in ("complete", "pruned", "failed"))
         self.done_before = done if self.done_before is None else self.done_before
         best = ranked(records, search.settings)
@@ -161,6 +162,9 @@ class Progress:
         if done > self.done_before and done < self.trials:
             each = (time.monotonic() - self.begun) / (done - self.done_before)
             said += [f"about {duration(each * (self.trials - done))} left"]
+        if again := [one for one in search.records(fresh=True) if not one["user_attrs"].get("lost")]:
+            over = sum(one["state"] not in ("waiting", "running") for one in again)
+            said += [f"the best again with fresh seeds: {over} of {len(again)}"]
         return " · ".join(said)
 
 

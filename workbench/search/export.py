@@ -18,8 +18,9 @@ from workbench.runs.files import now, write_bytes, write_json
 from workbench.runs.lock import held
 from workbench.search.settings import Settings, read_settings
 from workbench.search.space import as_choice, put
+from workbench.search.storage import FRESH
 from workbench.search.trial import INFEASIBLE, RUNS, SEEDS, SPREAD
-from workbench.search.trials import ATTEMPT, RETRY_OF, WHY, WORKER, first_retries, is_first
+from workbench.search.trials import ATTEMPT, BEAT, RETRY_OF, WHY, WORKER, first_retries, is_first
 
 TRIALS, SUMMARY, BEST = "trials.jsonl", "summary.csv", "best.json"
 _STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.RUNNING: "running"}
@@ -32,7 +33,7 @@ def export(storage: BaseStorage, folder: Path) -> None:
     settings = read_settings(folder)
     with held(folder / "export.lock", wait=True):
         records = records_of(storage, settings.name)
-        fresh = records_of(storage, f"{settings.name}-fresh")
+        fresh = records_of(storage, settings.name + FRESH)
         lines = "".join(json.dumps(one, ensure_ascii=False, allow_nan=False) + "\n" for one in records)
         write_bytes(folder / TRIALS, lines.encode())
         write_bytes(folder / SUMMARY, summary(records, settings).encode())
@@ -55,7 +56,7 @@ def record(trial: FrozenTrial) -> dict:
     attrs = trial.user_attrs
     when = {"started": trial.datetime_start, "ended": trial.datetime_complete}
     steps = {key.removeprefix("at "): value for key, value in attrs.items() if key.startswith("at ")}
-    own = {SEEDS, SPREAD, RUNS, INFEASIBLE, ATTEMPT, RETRY_OF, WHY, WORKER, "beat", *(f"at {step}" for step in steps)}
+    own = {SEEDS, SPREAD, RUNS, INFEASIBLE, ATTEMPT, RETRY_OF, WHY, WORKER, BEAT, *(f"at {step}" for step in steps)}
     return {
         "number": trial.number,
         "state": _STATES[trial.state],

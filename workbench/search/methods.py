@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from workbench.runs.params import refuse_unknown
+from workbench.search.layout import LAID_OUT
 from workbench.search.space import Dimension
 
 if TYPE_CHECKING:
@@ -19,9 +20,8 @@ SAMPLERS = {
     "cmaes": ("CmaEsSampler", {"with_margin": True, "warn_independent_sampling": False}),
     "nsga2": ("NSGAIISampler", {"population_size": 20}),
     "nsga3": ("NSGAIIISampler", {"population_size": 20}),
-    "qmc": ("QMCSampler", {"scramble": True, "warn_independent_sampling": False, "warn_asynchronous_seeding": False}),
     "random": ("RandomSampler", {}),
-    "grid": ("GridSampler", {}),
+    **{name: ("RandomSampler", settings) for name, settings in LAID_OUT.items()},
 }
 PRUNERS = {
     "none": ("NopPruner", {}),
@@ -29,8 +29,6 @@ PRUNERS = {
     "hyperband": ("HyperbandPruner", {"min_resource": 1, "max_resource": "auto", "reduction_factor": 3}),
     "wilcoxon": ("WilcoxonPruner", {"p_threshold": 0.1, "n_startup_steps": 2}),
 }
-SHARED_SEED = ("qmc", "grid")  # whose workers must draw from one sequence
-GRID_POINTS = 5  # of a range
 
 
 def choose(name: str, space: Mapping[str, Dimension], trials: int, objectives: int) -> str:
@@ -60,20 +58,17 @@ def settings_of(table: Mapping, name: str, given: Mapping[str, object]) -> dict[
     kind, ours = table[name]
     cls = getattr(optuna.samplers if table is SAMPLERS else optuna.pruners, kind)
     signature = inspect.signature(cls).parameters.values()
-    own = {one.name: one.default for one in signature if one.name != "seed" and _is_plain(one.default)}
-    refuse_unknown(given, own, f"setting of {name}")
-    return {**own, **ours, **given}
+    own = {one.name: one.default for one in signature if one.name != "seed" and _is_plain(one)}
+    settings = {**own, **ours}
+    refuse_unknown(given, settings, f"setting of {name}")
+    return {**settings, **given}
 
 
-def make_sampler(
-    name: str, settings: Mapping, seed: int, space: Mapping[str, Dimension]
-) -> "optuna.samplers.BaseSampler":
+def make_sampler(name: str, settings: Mapping, seed: int) -> "optuna.samplers.BaseSampler":
     """The sampler; experimental parts of Optuna are asked for on purpose, so it does not warn of them."""
     import optuna
 
     given = _unlike_default(getattr(optuna.samplers, SAMPLERS[name][0]), settings)
-    if name == "grid":
-        given["search_space"] = {key: grid_of(one) for key, one in space.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return getattr(optuna.samplers, SAMPLERS[name][0])(**given, seed=seed)
@@ -87,19 +82,6 @@ def make_pruner(name: str, settings: Mapping) -> "optuna.pruners.BasePruner":
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return cls(**_unlike_default(cls, settings))
-
-
-def grid_of(dimension: Dimension, points: int = GRID_POINTS) -> list:
-    """The values of a grid: all choices, all whole numbers where they are few, else so many points of the range."""
-    if dimension.choices is not None:
-        return dimension.distribution().choices
-    low, high = dimension.low, dimension.high
-    count = points if dimension.step is None else int((high - low) / dimension.step) + 1
-    if dimension.whole and dimension.step is None and not dimension.log:
-        count = min(int(high - low) + 1, points)
-    shares = [place / max(count - 1, 1) for place in range(count)]
-    values = [low * (high / low) ** share if dimension.log else low + (high - low) * share for share in shares]
-    return sorted({round(value) for value in values}) if dimension.whole else values
 
 
 def parsed(text: str) -> tuple[str, dict[str, object]]:
@@ -116,8 +98,10 @@ def _value(text: str) -> object:
         return None if text == "None" else text
 
 
-def _is_plain(value: object) -> bool:
-    return value is None or isinstance(value, (bool, int, float, str))
+def _is_plain(setting: inspect.Parameter) -> bool:
+    """Whether a setting is a number or a word; null is then the library's own rule, and its version is kept."""
+    held = any(word in str(setting.annotation) for word in ("Callable", "Base", "dict", "list", "ndarray"))
+    return not held and (setting.default is None or isinstance(setting.default, (bool, int, float, str)))
 
 
 def _unlike_default(cls: Callable, settings: Mapping) -> dict[str, object]:

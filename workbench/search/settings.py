@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
@@ -11,6 +12,9 @@ from workbench.runs.files import plain, read_json
 from workbench.runs.params import differences
 from workbench.search.objectives import Objective
 from workbench.search.space import Dimension
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
 
 STUDY = "study.json"
 
@@ -91,6 +95,15 @@ def read_settings(folder: Path) -> Settings:
     if not (Path(folder) / STUDY).is_file():
         raise ValueError(f"{folder} is no study: it has no {STUDY}.")
     return Settings.of(read_json(Path(folder) / STUDY))
+
+
+def kept_settings(storage: "BaseStorage", name: str) -> Settings | None:
+    """The search as it is kept beside its trials; None where the storage has no such study."""
+    try:
+        kept = storage.get_study_user_attrs(storage.get_study_id_from_name(name)).get("settings")
+    except KeyError:
+        return None
+    return None if kept is None else Settings.of(kept)
 
 
 def same_search(before: Settings, now: Settings) -> None:

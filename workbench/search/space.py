@@ -39,6 +39,17 @@ class Dimension:
             return distributions.IntDistribution(int(self.low), int(self.high), log=self.log, step=int(self.step or 1))
         return distributions.FloatDistribution(self.low, self.high, log=self.log, step=self.step)
 
+    def at(self, share: float) -> object:
+        """The value at a share of the way from the lowest to the highest, 0 to 1; or the choice there."""
+        if self.choices is not None:
+            return self.choices[min(int(share * len(self.choices)), len(self.choices) - 1)]
+        low, high = self.low, self.high
+        value = low * (high / low) ** share if self.log else low + (high - low) * share
+        if self.step:
+            value = low + self.step * min(round((value - low) / self.step), int((high - low) / self.step + 1e-9))
+        value = min(max(value, low), high)
+        return round(value) if self.whole else value
+
     def ask(self, trial: "optuna.Trial", name: str) -> object:
         """The value that a trial suggests."""
         if self.choices is not None:
@@ -80,11 +91,21 @@ def space_of(cls: type[BaseModel], only: Iterable[str] = ()) -> dict[str, Dimens
 
 def suggest(trial: "optuna.Trial", space: Mapping[str, Dimension], base: Mapping) -> dict:
     """All parameters for a trial: those of `base`, with what is suggested where its conditions hold."""
-    values = json.loads(json.dumps(plain(dict(base))))
+    values = unshared(base)
     for name, dimension in space.items():
-        if all(_holds(at(values, other), wanted) for other, wanted in (dimension.when or {}).items()):
+        if holds(dimension, values):
             put(values, name, dimension.ask(trial, name))
     return values
+
+
+def unshared(values: Mapping) -> dict:
+    """A copy in plain types that shares nothing."""
+    return json.loads(json.dumps(plain(dict(values))))
+
+
+def holds(dimension: Dimension, values: Mapping) -> bool:
+    """Whether the conditions of a parameter hold where the others have these values."""
+    return all(_is_one_of(at(values, other), wanted) for other, wanted in (dimension.when or {}).items())
 
 
 def at(values: Mapping, name: str) -> object:
@@ -102,12 +123,10 @@ def put(values: dict, name: str, value: object) -> None:
     values[last] = value
 
 
-def _holds(value: object, wanted: object) -> bool:
-    return wanted in value if isinstance(value, (list, tuple)) else value in _several(wanted)
-
-
-def _several(wanted: object) -> list | tuple:
-    return wanted if isinstance(wanted, (list, tuple)) else [wanted]
+def _is_one_of(value: object, wanted: object) -> bool:
+    if isinstance(value, (list, tuple)):
+        return wanted in value
+    return value in wanted if isinstance(wanted, (list, tuple)) else value == wanted
 
 
 def _annotated(cls: type[BaseModel], prefix: str = "") -> dict[str, Dimension]:

@@ -9,80 +9,121 @@ from collections.abc import Callable, Iterator
 from functools import wraps
 from pathlib import Path
 
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage, _CachedStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalFileSymlinkLock
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
+from workbench.runs.files import read_json
+
 JOURNAL = "journal.log"
 OUTAGE_SECONDS = 600.0  # how long a worker waits for a database that is gone
 _GRACE_SECONDS = 10  # after which the lock of a killed writer is broken; writing takes milliseconds
-_NOTHING = {"op_code": 2, "worker_id": "", "study_id": -1, "user_attr": {}}  # an attribute of a study that is not there
-_UNDATED = {"datetime_start": None}
-_NEW_TRIAL = re.compile(rb'"op_code":4\b')
+_NEW_STUDY, _NEW_TRIAL = 0, 4  # Optuna's codes of operations
+_BEGUN = "begun"  # trials of each study before a line
+FRESH = "-fresh"  # behind the name of a study: the winner's trials with fresh seeds
 
 
 class Journal(JournalFileBackend):
-    """Optuna's journal file, which a damaged line does not end.
+    """Optuna's journal file, which damaged lines do not end.
 
-    A line that is no JSON is read as one that does nothing, and kept in `damaged`; one that began a trial is read as a
-    trial that waits, because trials are numbered by their lines. What the line said is done again: a trial whose end
-    was lost is one that nobody works on.
+    Trials have no number in a journal: they are counted. Each line therefore says how many trials every study had
+    before it, and the first sound line behind damaged ones says which of those began a study or a trial: these begin
+    again here, as trials that wait. All else that was lost is done again, because a trial whose end is missing is one
+    that nobody works on.
     """
 
     def __init__(self, path: Path) -> None:
         lock = (JournalFileOpenLock if sys.platform == "win32" else JournalFileSymlinkLock)(str(path), _GRACE_SECONDS)
         super().__init__(str(path), lock)
         self.path, self.lock = Path(path), lock
-        self.ends = [0]  # where each line begins
-        self.damaged: dict[int, bytes] = {}
+        self.damaged: dict[int, bytes] = {}  # number of the line, and what it holds
+        self._lines, self._offset = 0, 0  # read so far
+        self._ready: list[dict] = []
+        self._passed, self._unsure = 0, False
+        self._begun: list[int] = []  # trials of each study
 
     def read_logs(self, log_number_from: int) -> Iterator[dict]:
-        """The operations from a line on; half a line at the end waits for the rest."""
-        with open(self.path, "rb") as file:
-            number = min(log_number_from, len(self.ends) - 1)
-            file.seek(self.ends[number])
-            for line in file:
-                if not line.endswith(b"\n"):
-                    return
-                if number + 1 == len(self.ends):
-                    self.ends.append(self.ends[number] + len(line))
-                if number >= log_number_from:
-                    yield self._operation(number, line)
-                number += 1
+        """The operations from one on, damaged lines replaced; half a line at the end waits for the rest."""
+        self._look()
+        del self._ready[: log_number_from - self._passed]
+        self._passed = log_number_from
+        yield from tuple(self._ready)
 
     def append_logs(self, logs: list[dict]) -> None:
         """Add operations; a line that a killed writer left half is ended first."""
         self.lock.acquire()
         try:
+            self._look()
+            begun, lines = list(self._begun), []
+            for log in logs:
+                lines.append(json.dumps({**log, _BEGUN: begun}, separators=(",", ":")) + "\n")
+                begun = _count(begun, log)
             with open(self.path, "ab+") as file:
                 size = file.seek(0, os.SEEK_END)
-                if size:
-                    file.seek(size - 1)
-                text = "" if not size or file.read(1) == b"\n" else "\n"
-                text += "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-                file.write(text.encode())
+                file.write(("\n" if size > self._offset else "").encode() + "".join(lines).encode())
                 file.flush()
                 os.fsync(file.fileno())
         finally:
             self.lock.release()
 
-    def _operation(self, number: int, line: bytes) -> dict:
-        try:
-            operation = json.loads(line)
-            if isinstance(operation, dict) and "op_code" in operation:
-                return operation
-        except ValueError:
-            pass
-        self.damaged[number + 1] = line
-        if _NEW_TRIAL.search(line):
-            study = re.search(rb'"study_id":(\d+)', line)
-            return {"op_code": 4, "worker_id": "", "study_id": int(study[1]) if study else 0, "state": 4, **_UNDATED}
-        return dict(_NOTHING)
+    def _look(self) -> None:
+        with open(self.path, "rb") as file:
+            file.seek(self._offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                self._offset, self._lines = self._offset + len(line), self._lines + 1
+                operation = _operation(line)
+                if operation is None:
+                    self.damaged[self._lines], self._unsure = line, True
+                    continue
+                for one in (*self._lost(operation.get(_BEGUN)), operation):
+                    self._begun = _count(self._begun, one)
+                    self._ready.append(one)
+
+    def _lost(self, begun: list[int] | None) -> list[dict]:
+        """What the damaged lines before a sound one began."""
+        if not self._unsure or begun is None:
+            return []
+        self._unsure, found = False, []
+        for study, count in enumerate(begun):
+            known = self._begun[study] if study < len(self._begun) else None
+            found += [self._study(study)] if known is None else []
+            waiting = {"op_code": _NEW_TRIAL, "worker_id": "", "study_id": study, "state": 4, "datetime_start": None}
+            found += [waiting] * (count - (known or 0))
+        return found
+
+    def _study(self, number: int) -> dict:
+        facts = read_json(self.path.parent / "study.json")
+        directions = [1 if one["direction"] == "minimize" else 2 for one in facts["objectives"]]
+        name = facts["name"] + (FRESH if number else "")
+        return {"op_code": _NEW_STUDY, "worker_id": "", "study_name": name, "directions": directions}
 
 
-class PatientDatabase(RDBStorage):
-    """Optuna's database storage, which waits for a server that is gone instead of failing."""
+def _operation(line: bytes) -> dict | None:
+    try:
+        operation = json.loads(line)
+    except ValueError:
+        return None
+    return operation if isinstance(operation, dict) and "op_code" in operation else None
+
+
+def _count(begun: list[int], operation: dict) -> list[int]:
+    """Trials of each study after an operation."""
+    if operation["op_code"] == _NEW_STUDY and operation["study_name"].endswith(FRESH) == bool(begun):
+        return [*begun, 0] if len(begun) < 2 else begun
+    if operation["op_code"] == _NEW_TRIAL and operation["study_id"] < len(begun):
+        return [count + (study == operation["study_id"]) for study, count in enumerate(begun)]
+    return begun
+
+
+class PatientDatabase(_CachedStorage):
+    """Optuna's database storage, with the cache that its trials rely on; it waits for a server that is gone."""
+
+    def __init__(self, url: str) -> None:
+        settings = {"pool_pre_ping": True, "hide_parameters": True, "connect_args": {"connect_timeout": 5}}
+        super().__init__(RDBStorage(url, engine_kwargs=settings))
 
 
 def _patient(call: Callable) -> Callable:
@@ -104,7 +145,7 @@ def _patient(call: Callable) -> Callable:
 
 
 for _name in BaseStorage.__abstractmethods__ | {"__init__"}:
-    setattr(PatientDatabase, _name, _patient(getattr(RDBStorage, _name)))
+    setattr(PatientDatabase, _name, _patient(getattr(PatientDatabase, _name)))
 
 
 def open_storage(place: str | Path) -> BaseStorage:
@@ -124,8 +165,7 @@ def open_storage(place: str | Path) -> BaseStorage:
             f"{url.get_backend_name()} is not for many workers; give a PostgreSQL URL, or a shared folder."
         )
     url = url.set(drivername="postgresql+psycopg")
-    settings = {"pool_pre_ping": True, "hide_parameters": True, "connect_args": {"connect_timeout": 5}}
-    return PatientDatabase(url.render_as_string(hide_password=False), engine_kwargs=settings)
+    return PatientDatabase(url.render_as_string(hide_password=False))
 
 
 def redacted(place: str | Path) -> str:
@@ -134,7 +174,7 @@ def redacted(place: str | Path) -> str:
         return str(place)
     url = make_url(str(place))
     secret = [name for name in url.query if "pass" in name.lower()]
-    return url.difference_update_query(secret).set(password="***" if url.password else None).render_as_string(False)
+    return url.difference_update_query(secret).render_as_string(hide_password=True)
 
 
 def without_secrets(text: str, place: str | Path | None) -> str:
@@ -143,7 +183,7 @@ def without_secrets(text: str, place: str | Path | None) -> str:
         return text
     url = make_url(str(place))
     secrets = [url.password, *(value for name, value in url.query.items() if "pass" in name.lower())]
-    secrets += [re.search(r"://[^:/@]*:([^@]*)@", str(place)).group(1)] if url.password else []
+    secrets += re.findall(r"(?<=:)[^:/@]+(?=@)|(?<=pass=)[^&]+|(?<=password=)[^&]+", str(place))  # as it was written
     for secret in secrets:
         text = text.replace(str(secret), "***") if secret else text
     return text

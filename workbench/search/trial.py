@@ -1,8 +1,11 @@
 """One trial: its parameters, a run for each of its seeds, and whether it is worth going on."""
 
+import errno
+import os
 import shutil
 import statistics
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -61,6 +64,10 @@ def run_trial(trials: Trials, trial: optuna.Trial, root: Path) -> str:
         raise
     except (Lost, optuna.exceptions.UpdateFinishedTrialError):
         return "given back"
+    except OSError:  # a full disk is not the trial's fault
+        with suppress(OSError):  # the journal may be on it: then the trial falls silent
+            trials.give_back(trial, "its worker cannot write")
+        raise
     except RunFailed as error:
         return _tell(trials, trial, TrialState.FAIL, why=str(error))
 
@@ -195,6 +202,8 @@ def _ended(judge: Judge, run: Run, status: Status) -> list[float]:
     said = f"{status.error.name}: {status.error.value}" if status.error else status.state
     if status.state in ("pruned", "diverged"):
         raise Pruned(said.removeprefix("Pruned: "))
+    if any(os.strerror(number) in said for number in (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG)):
+        raise OSError(f"{run.path}: {said}")
     raise RunFailed(said)
 
 

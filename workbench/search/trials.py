@@ -18,8 +18,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from workbench.search.settings import Settings
 
-MAX_RETRIES = 5
-BEAT, WORKER, ATTEMPT, RETRY_OF, LOST, WHY = "beat", "worker", "attempt", "retry_of", "lost", "why"
+MAX_RETRIES = 2
+WORKER, SEED, BEAT = "worker", "sampler_seed", "beat"
+ATTEMPT, RETRY_OF, LOST, WHY = "attempt", "retry_of", "lost", "why"
 GONE = "its worker fell silent"
 
 
@@ -35,12 +36,12 @@ class Trials:
         storage: where they are kept.
         name: of the study.
         settings: of the search.
-        sampler, pruner: of this worker; None only looks.
+        sampler, pruner, seed: of this worker, and the seed of its sampler.
     """
 
-    def __init__(self, storage: BaseStorage, name: str, settings: Settings, sampler=None, pruner=None) -> None:
+    def __init__(self, storage: BaseStorage, name: str, settings: Settings, sampler, pruner, seed: int) -> None:
         self.storage, self.name, self.settings = storage, name, settings
-        self.sampler, self.pruner = sampler, pruner
+        self.sampler, self.pruner, self.seed = sampler, pruner, seed
         self.id = storage.get_study_id_from_name(name)
         self._seen: dict[int, tuple[object, float]] = {}  # trial: its beat, and for how long it has not moved
         self._looked: float | None = None
@@ -75,8 +76,13 @@ class Trials:
                     continue
             except optuna.exceptions.UpdateFinishedTrialError:
                 continue
-            self.storage.set_trial_user_attr(trial._trial_id, WORKER, worker_name())
-            return optuna.trial.Trial(self.study(), trial._trial_id)
+            try:
+                self.storage.set_trial_user_attr(trial._trial_id, WORKER, worker_name())
+                self.storage.set_trial_user_attr(trial._trial_id, SEED, self.seed)
+                return optuna.trial.Trial(self.study(), trial._trial_id)
+            except BaseException:
+                self._retry(trial._trial_id, "its worker was told to end", counts=False)
+                raise
         return None
 
     @contextmanager
@@ -95,13 +101,14 @@ class Trials:
         """Let a trial of this worker wait again, at once; it does not count as an attempt."""
         self._retry(trial._trial_id, why, counts=False)
 
-    def reclaim(self) -> list[int]:
-        """Let trials wait again whose worker has fallen silent, or died while it handed one back; return their numbers.
+    def reclaim(self) -> list[str]:
+        """Let trials wait again whose worker has fallen silent, or died while it handed one back; say which.
 
         A trial is silent when its beat has not moved for `lease_seconds` of the time during which this worker looked.
+        One that has silenced worker after worker may be to blame, and fails.
         """
         trials = self.storage.get_all_trials(self.id, deepcopy=False)
-        now, taken = time.monotonic(), []
+        now, said = time.monotonic(), []
         looked = min(now - self._looked, self.settings.lease_seconds / 3) if self._looked is not None else 0.0
         self._looked = now
         running = [trial for trial in trials if trial.state == TrialState.RUNNING]
@@ -110,38 +117,36 @@ class Trials:
             beat, still = before.get(trial.number, (None, 0.0))
             current = (trial.user_attrs.get(WORKER), trial.user_attrs.get(BEAT))
             self._seen[trial.number] = (current, still + looked if current == beat else 0.0)
-            if self._seen[trial.number][1] > self.settings.lease_seconds and self._retry(trial._trial_id, GONE):
-                taken.append(trial.number)
+            if self._seen[trial.number][1] > self.settings.lease_seconds:
+                said += self._retry(trial._trial_id, GONE)
         retried = {trial.user_attrs.get(RETRY_OF) for trial in trials}
         for trial in trials:
             if trial.state == TrialState.FAIL and trial.user_attrs.get(LOST) and trial.number not in retried:
                 self._add_retry(trial)
-                taken.append(trial.number)
-        return taken
+                said.append(f"trial {trial.number} waits again: {trial.user_attrs.get(WHY)}")
+        return said
 
-    def _retry(self, identity: int, why: str, *, counts: bool = True) -> bool:
+    def _retry(self, identity: int, why: str, *, counts: bool = True) -> list[str]:
         trial = self.storage.get_trial(identity)
         attempt = trial.user_attrs.get(ATTEMPT, 1)
         try:
             if counts and attempt > MAX_RETRIES:
-                self.storage.set_trial_user_attr(identity, WHY, f"{why}, for the {attempt}th time")
+                why = f"{why} in each of {attempt} attempts"
+                self.storage.set_trial_user_attr(identity, WHY, why)
                 self.storage.set_trial_state_values(identity, state=TrialState.FAIL)
-                return False
+                return [f"TRIAL {trial.number} FAILED: {why}"]
             self.storage.set_trial_user_attr(identity, WHY, why)
             self.storage.set_trial_user_attr(identity, LOST, "silent" if counts else "given back")
             self.storage.set_trial_state_values(identity, state=TrialState.FAIL)
         except optuna.exceptions.UpdateFinishedTrialError:  # another was faster
-            return False
+            return []
         self._add_retry(self.storage.get_trial(identity))
-        return True
+        return [f"trial {trial.number} waits again: {why}"]
 
     def _add_retry(self, trial: FrozenTrial) -> None:
         attempt = trial.user_attrs.get(ATTEMPT, 1) + (trial.user_attrs.get(LOST) == "silent")
-        fixed = {} if not trial.params else {"fixed_params": trial.params}
-        if "grid_id" in trial.system_attrs:
-            fixed = {key: value for key, value in trial.system_attrs.items() if key in ("grid_id", "search_space")}
-        fixed = fixed or {key: of for key, of in trial.system_attrs.items() if key == "fixed_params"}
-        self._add_waiting(fixed, {RETRY_OF: trial.number, ATTEMPT: attempt})
+        fixed = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+        self._add_waiting({"fixed_params": fixed} if fixed else {}, {RETRY_OF: trial.number, ATTEMPT: attempt})
 
     def _add_waiting(self, system: dict, user: dict) -> None:
         template = create_trial(state=TrialState.WAITING, system_attrs=system, user_attrs=user)

@@ -10,14 +10,15 @@ from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from workbench.search.export import export
-from workbench.search.methods import PRUNERS, SHARED_SEED, make_pruner, make_sampler, settings_of
-from workbench.search.settings import Settings
+from workbench.search.methods import PRUNERS, SAMPLERS, make_pruner, make_sampler, settings_of
+from workbench.search.settings import Method, Settings
+from workbench.search.storage import FRESH
 from workbench.search.trial import run_trial
 from workbench.search.trials import Trials
 
+TIME_IS_UP = "time is up"
 _EVERY_SECONDS = 1.0
 BEGUN = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-FRESH = "-fresh"  # behind the name of a study: the winner's trials with fresh seeds
 
 
 def work(
@@ -37,15 +38,16 @@ def work(
         folder: of the study; run folders are in `runs/`, and checkpoints of other workers where the folder is shared.
         number: of this worker, for its own stream of random numbers.
         say: told of each trial.
-        stop: once this file is there, no other trial is taken.
+        stop: once this file is there, no other trial is taken; says it that time is up, those of fresh seeds are.
 
     Raises:
         KeyboardInterrupt: Ctrl-C or SIGTERM; the trial waits again.
     """
     done = 0
     for name in (settings.name, settings.name + FRESH):
+        unless = TIME_IS_UP if name != settings.name else None
         if (trials := open_trials(storage, settings, name, number)) is not None:
-            done += _work(trials, folder, say, stop)
+            done += _work(trials, folder, say, lambda unless=unless: _is_over(stop, unless))
     return done
 
 
@@ -55,23 +57,28 @@ def open_trials(storage: BaseStorage, settings: Settings, name: str, number: int
         storage.get_study_id_from_name(name)
     except KeyError:
         return None
-    if name != settings.name:  # no pruning, other seeds
-        none = {"name": "none", "settings": settings_of(PRUNERS, "none", {})}
-        settings = settings.model_copy(update={"seeds": settings.fresh_seeds, "pruner": type(settings.pruner)(**none)})
-    seed = settings.seed
-    if settings.sampler.name not in SHARED_SEED:  # another stream for each worker, and after each interruption
-        begun = len(storage.get_all_trials(storage.get_study_id_from_name(name), deepcopy=False, states=BEGUN))
-        seed = (settings.seed * 1_000_003 + number * 7_919 + begun) % 2**31
-    sampler = make_sampler(settings.sampler.name, settings.sampler.settings, seed, settings.space)
+    if name != settings.name:  # these parameters, other seeds, to the end
+        methods = {
+            "sampler": Method(name="random", settings=settings_of(SAMPLERS, "random", {})),
+            "pruner": Method(name="none", settings=settings_of(PRUNERS, "none", {})),
+        }
+        settings = settings.model_copy(update={"seeds": settings.fresh_seeds, **methods})
+    begun = len(storage.get_all_trials(storage.get_study_id_from_name(name), deepcopy=False, states=BEGUN))
+    seed = (settings.seed * 1_000_003 + number * 7_919 + begun) % 2**31  # a stream for each worker, and each beginning
+    sampler = make_sampler(settings.sampler.name, settings.sampler.settings, seed)
     pruner = make_pruner(settings.pruner.name, settings.pruner.settings)
-    return Trials(storage, name, settings, sampler, pruner)
+    return Trials(storage, name, settings, sampler, pruner, seed)
 
 
-def _work(trials: Trials, folder: Path, say: Callable[[str], None], stop: Path | None) -> int:
+def _is_over(stop: Path | None, unless: str | None) -> bool:
+    return stop is not None and stop.exists() and stop.read_text().strip() != unless
+
+
+def _work(trials: Trials, folder: Path, say: Callable[[str], None], over: Callable[[], bool]) -> int:
     done = 0
-    while not (stop is not None and stop.exists()):
-        for number in trials.reclaim():
-            say(f"trial {number} waits again: its worker fell silent")
+    while not over():
+        for sentence in trials.reclaim():
+            say(sentence)
         trial = trials.take()
         if trial is None:
             if not any(one.state == TrialState.RUNNING for one in trials.all()):
@@ -89,4 +96,5 @@ def _work(trials: Trials, folder: Path, say: Callable[[str], None], stop: Path |
 def in_child(folder: Path, number: int, storage: str | None) -> tuple[list[str], dict[str, str]]:
     """Command line and environment of a worker process; the URL, which may hold a password, is no argument."""
     command = [sys.executable, "-m", "workbench", "search", "worker", str(folder), "--number", str(number)]
-    return command, os.environ | ({"WORKBENCH_STORAGE": storage} if storage else {})
+    inherited = {name: value for name, value in os.environ.items() if name != "WORKBENCH_STORAGE"}
+    return command, inherited | ({"WORKBENCH_STORAGE": storage} if storage else {})
