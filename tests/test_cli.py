@@ -117,7 +117,7 @@ def test_interrupted_exits_with_130(tmp_path):
         (["run", "a.ipynb", "-p", "epoch", "3"], "Unknown parameter of a.ipynb 'epoch'; did you mean 'epochs'?"),
         (["run", "b.ipynb"], "No notebook b.ipynb. In .: a.ipynb."),
         (["run"], "No notebook was named"),
-        (["run", "a.ipynb", "--memory-limit", "much"], "--memory-limit 'much' is no size"),
+        (["run", "a.ipynb", "--memory-limit", "much"], "'much' is no size of memory"),
         (["run", "a.ipynb", "--from", "x"], "No run 'x'"),
         (["runs", "show", "x"], "No run 'x'"),
         (["runs", "prune"], "say what may go"),

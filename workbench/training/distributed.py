@@ -81,6 +81,15 @@ class Team:
         dist.broadcast_object_list(box, 0, device=torch.device("cpu"))
         return box[0]
 
+    def end_together(self, asked: list[int]) -> None:
+        """Interrupt all processes when one was asked to end.
+
+        Raises:
+            KeyboardInterrupt: one was.
+        """
+        if self.size > 1 and any(self.sum(len(asked))):
+            raise KeyboardInterrupt
+
     def check_alike(self, model: nn.Module) -> None:
         """Refuse to go on when processes that should hold the same weights do not.
 
@@ -127,7 +136,7 @@ def joined(layout: Layout) -> Iterator[Team]:
     Raises:
         ValueError: not started by torchrun.
     """
-    global _team  # noqa: PLW0603 - a process belongs to one team
+    global _team
     if not dist.is_torchelastic_launched():
         raise ValueError("one process cannot train in parallel; use torchrun --nproc-per-node N -m workbench run …")
     on_gpus = torch.cuda.is_available() and torch.cuda.device_count() >= dist.get_node_local_rank(0) + 1

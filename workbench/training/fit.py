@@ -105,17 +105,17 @@ def fit(
         seed: of the order of the batches and of torch's global generator, which the dropout draws from.
         folder: where progress is kept; None keeps nothing.
         observers, label: called with each record of the history; name in the progress bar.
-        control: requests from outside, read between updates: to stop, saved so that training can go on to the same
-            weights as if it had not; or to probe, for observers that have a method `probe(step)`.
+        control: requests from outside, read between updates: to stop, from where training can go on as if it had not;
+            or to probe, for observers that have a method `probe(step)`.
 
     Raises:
         Diverged: the loss became NaN or infinite.
         ValueError: no rows.
     """
-    group = team()
+    group, observers = team(), list(observers)
     trained = group.wrap(model)
     kept, optimizer, result, best = begin(trained, train, valid, params, seed, folder)
-    started, observers = time.monotonic() - result.seconds, list(observers)
+    started = time.monotonic() - result.seconds
     try:
         with progress(params.steps, label) as bar, interruptions(group) as interrupted:
             bar.update(result.step)
@@ -124,27 +124,38 @@ def fit(
                 result.step += 1
                 bar.update(1, loss=train_loss)
                 asked = group.agree(control.requests() if control and group.first else []) if control else []
+                result.seconds = time.monotonic() - started
                 if looks := result.step % params.evaluate_every == 0 or result.step == params.steps:
                     record = {"step": result.step, "train_loss": train_loss, "grad_norm": norm}
+                    record |= {"seconds": result.seconds, "lr": optimizer.param_groups[0]["lr"]}
                     record["valid_loss"] = evaluate(trained, loss, valid, params)
-                    record["lr"] = optimizer.param_groups[0]["lr"]
-                    result.seconds = record["seconds"] = time.monotonic() - started
                     best = judge(result, record, trained, best, params.patience)
-                    group.check_alike(trained)
-                if kept is not None and (looks or asked):
-                    result.seconds = time.monotonic() - started
-                    save_progress(kept, trained, best, optimizer, asdict(result))
-                if trained is not model and (looks or asked):
-                    take_over(model, weights_of(trained))
+                if looks or asked:
+                    keep(kept, model, trained, best, optimizer, result)
                 for observe in observers if looks else ():
                     observe({"label": label, **record})
                 serve(asked, control, observers, result, params)
-                if group.size > 1 and any(group.sum(len(interrupted))):
-                    raise KeyboardInterrupt
+                group.end_together(interrupted)
     except KeyboardInterrupt:
         result.end = "interrupted"
     take_over(model, best if result.history else weights_of(trained))
     return result
+
+
+def keep(
+    file: Path | None,
+    model: nn.Module,
+    trained: nn.Module,
+    best: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    result: FitResult,
+) -> None:
+    """Save progress, where it is kept, and give the caller's model the weights that are there now."""
+    team().check_alike(trained)
+    if file is not None:
+        save_progress(file, trained, best, optimizer, asdict(result))
+    if trained is not model:
+        take_over(model, weights_of(trained))
 
 
 def take_over(model: nn.Module, weights: dict[str, Tensor]) -> None:
