@@ -43,7 +43,9 @@ def set_aside(folder: Path, name: str) -> Run | None:
         ValueError: it is still running.
     """
     place, attempts = folder / "runs" / name, folder / "attempts"
-    if place.exists():
+    if place.exists() and not any(place.iterdir()):  # Snakemake makes it before the run does
+        place.rmdir()
+    elif place.exists():
         _await_end(place)
         attempts.mkdir(exist_ok=True)
         number = 1 + max((int(path.name.rpartition(".")[2]) for path in attempts.glob(f"{name}.*")), default=0)
