@@ -109,8 +109,7 @@ def fit(
             or to probe, for observers that have a method `probe(step)`.
 
     Raises:
-        Diverged: the loss became NaN or infinite.
-        ValueError: no rows.
+        Diverged, ValueError: the loss became NaN or infinite; there are no rows.
     """
     group, observers = team(), list(observers)
     trained = group.wrap(model)
