@@ -7,13 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from tests.search import toy
+from tests.services.disk import fill, forbid_writing, small_disk
 from workbench.search.objectives import parse
 from workbench.search.searches import Search, settings_for
 from workbench.search.settings import Settings, same_search
@@ -131,29 +130,14 @@ def test_an_experiment_that_always_fails_says_why(tmp_path):
     assert "no trial was complete, trial 0 because of RuntimeError: no luck" in text
 
 
-@contextmanager
-def small_disk(folder: Path) -> Iterator[None]:
-    folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", folder], capture_output=True, check=False)
-    if done.returncode:
-        pytest.skip("needs the right to mount a file system")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
-
-
 def test_a_disk_that_fills_up_ends_the_search_and_once_there_is_room_it_goes_on(tmp_path):
     words = ("--trials", "8", "--space", "lr", "--pruner", "none", "--lease", "2", "--top", "1", "-p", "pause", "0.02")
     with small_disk(tmp_path / "disk"):
         first = search(tmp_path / "disk", *words)
         wait_for(tmp_path / "disk" / "toy" / "trials.jsonl", first)
-        filler = (tmp_path / "disk" / "filler").open("wb", buffering=0)
-        with suppress(OSError):
-            while True:
-                filler.write(bytes(4096))
+        filler = fill(tmp_path / "disk")
         assert "No space left on device" in said(first, 2)
-        filler.truncate(0)
+        filler.unlink()
         assert "8 of 8 trials" in said(search(tmp_path / "disk", *words))
         records = [json.loads(line) for line in (tmp_path / "disk" / "toy" / "trials.jsonl").open()]
     assert len([one for one in records if one["state"] == "complete"]) == 8
@@ -161,7 +145,7 @@ def test_a_disk_that_fills_up_ends_the_search_and_once_there_is_room_it_goes_on(
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     with small_disk(tmp_path / "disk"):
-        subprocess.run(["mount", "-o", "remount,ro", tmp_path / "disk"], check=True)
+        forbid_writing(tmp_path / "disk")
         text = said(search(tmp_path / "disk"), 2)
     assert "Read-only file system" in text
     assert "disk/toy" in text

@@ -127,6 +127,7 @@ def test_a_reclaimer_that_dies_in_the_middle_leaves_the_rest_to_the_next(tmp_pat
     trial = study.take()
     study.storage.set_trial_user_attr(trial._trial_id, "lost", "silent")
     study.storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)  # and died before it let it wait again
+    assert len(study.all()) == 1  # a search that goes on adds none in its place
     assert len(study.reclaim()) == 1
     assert study.reclaim() == []
     (one,) = study.all()

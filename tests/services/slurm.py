@@ -41,7 +41,7 @@ SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd.pid
 SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd.log
-CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
+CommunicationParameters=NoCtldInAddrAny
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
@@ -66,7 +66,7 @@ class Slurm:
     def __init__(self, folder: Path, cpus: int, gpus: int) -> None:
         self.folder, self.cpus, self.gpus = folder, cpus, gpus
         self.daemons: list[subprocess.Popen] = []
-        self.environment = {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": PATH}
+        self.environment = {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": f"{folder}:{PATH}"}
 
     def start(self) -> None:
         """Start the daemons, and wait until the node takes jobs."""
@@ -131,8 +131,12 @@ class Slurm:
         (self.folder / "slurm.conf").write_text(CONF.format(**facts, **sizes))
         stand_ins = ["/dev/null", "/dev/zero", "/dev/full"][: self.gpus]  # devices that are everywhere, never opened
         (self.folder / "gres.conf").write_text("".join(f"Name=gpu File={name}\n" for name in stand_ins))
-        cgroups = "v2" if Path("/sys/fs/cgroup/cgroup.controllers").exists() else "v1"
-        (self.folder / "cgroup.conf").write_text(f"CgroupPlugin=cgroup/{cgroups}\n")
+        # Snakemake's step in a job calls srun without SLURM_CONF: elsewhere the settings are where Slurm looks.
+        srun = f'#!/bin/sh\nSLURM_CONF={self.folder}/slurm.conf exec {shutil.which("srun", path=PATH)} "$@"\n'
+        (self.folder / "srun").write_text(srun)
+        (self.folder / "srun").chmod(0o755)
+        # Nothing here asks for cgroups; the plugin for v2 would want systemd at once, that for v1 wants nothing.
+        (self.folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
 
     def _spawn(self, *command: str) -> None:
         with open(self.folder / f"{command[0]}.out", "wb") as said:

@@ -72,12 +72,17 @@ def begin(path: str | None, *, parent: int, memory_limit: int | None) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it died before it could be watched
             os._exit(1)
-    if memory_limit is not None:
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_DATA, (memory_limit, memory_limit))
+    hold_memory(memory_limit)
     if path is not None:
         attach(path)
+
+
+def hold_memory(limit: int | None) -> None:
+    """Let this process hold so many bytes of data and no more, where the system can; None is no limit."""
+    if limit is not None:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 def install_kernelspec() -> None:

@@ -38,18 +38,19 @@ def locked(folder: Path, *, local: bool) -> Iterator[None]:
         yield
 
 
-def stop_with_the_batch(folder: Path) -> None:
-    """Interrupt this process when the process that holds the batch is gone, as far as it runs on this machine.
+def stop_with_the_batch(folder: Path) -> bool:
+    """Interrupt this process when the one that holds the batch is gone, if that runs its jobs here: whether it does.
 
     Raises:
         ValueError: it is gone already.
     """
     owner = _read(folder / LOCK)
     if owner is not None and (not owner.get("local") or owner.get("host") != platform.node()):
-        return
+        return False
     if owner is None or not _alive(owner):
         raise ValueError(f"the batch of {folder} has ended; start it again with `workbench batch {folder}`.")
     threading.Thread(target=_watch, args=(owner,), name="watch-batch", daemon=True).start()
+    return True
 
 
 def _watch(owner: dict) -> None:

@@ -21,17 +21,26 @@ def write_page(batch: "Batch") -> None:
     write_bytes(batch.folder / PAGE, page(batch.plan.name, batch.rows()).encode())
 
 
+def embedded(name: str, standing: list[Row]) -> str:
+    """The summary and the tables, for a notebook."""
+    return f"<p>{html.escape(name)}: {summary(standing)}</p>{_tables(standing)}"
+
+
 def page(name: str, standing: list[Row]) -> str:
     """The whole page."""
     body = f"<h1>{html.escape(name)}</h1><p>{summary(standing)} · as of {now()[:19].replace('T', ' ')} UTC</p>"
-    groups = dict.fromkeys(row.job.group for row in standing)
-    tables = "".join(table(group, [row for row in standing if row.job.group == group]) for group in groups)
     head = (
         f"<meta charset='utf-8'><meta name='viewport' content='width=device-width'><title>{html.escape(name)}</title>"
     )
     refresh = "<meta http-equiv='refresh' content='5'>" if any(row.state == "running" for row in standing) else ""
     style = f"<style>{_STYLE.read_text()}</style>"
-    return f"<!doctype html><html lang='en'><head>{head}{refresh}{style}</head><body>{body}{tables}</body></html>"
+    body += _tables(standing)
+    return f"<!doctype html><html lang='en'><head>{head}{refresh}{style}</head><body>{body}</body></html>"
+
+
+def _tables(standing: list[Row]) -> str:
+    groups = dict.fromkeys(row.job.group for row in standing)
+    return "".join(table(group, [row for row in standing if row.job.group == group]) for group in groups)
 
 
 def summary(standing: list[Row]) -> str:

@@ -2,11 +2,13 @@
 
 import itertools
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from workbench.runs.params import closest, refuse_unknown
 
@@ -14,6 +16,10 @@ Profile = Literal["smoke", "default", "paper"]
 REFERENCE = re.compile(r"\$\{([^}]*)\}")  # ${group} in a parameter: the run folders of that group
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(-[A-Za-z0-9_]+)*")
 _SIZE = r"\d+(\.\d+)? ?[kKmMgGtT]?[iI]?[bB]?"
+
+
+class PlanError(ValueError):
+    """What is wrong with a plan, and in which line and key."""
 
 
 class _Part(BaseModel):
@@ -25,7 +31,7 @@ class Resources(_Part):
 
     Attributes:
         threads: CPU threads.
-        memory: of the machine, as "2GB"; a notebook's kernel is held to it.
+        memory: of the machine, as "2GB"; the run is held to it (by Linux).
         gpus: GPUs; no two runs share one.
         minutes: at most; only executors with a queue hold a run to it.
     """
@@ -93,18 +99,38 @@ class Plan(_Part):
     seeds: list[int] | None = None
     resources: Resources = Resources()
     groups: Annotated[dict[str, Group], Field(min_length=1)]
+    _lines: dict[tuple, int] = PrivateAttr({})
+
+    def at(self, *key: str) -> str:
+        """Where a key stands in the file: `line 7, groups.lstm`."""
+        return _place(key, self._lines)
+
+    @contextmanager
+    def blaming(self, *key: str) -> Iterator[None]:
+        """Say of errors in the block that this key is the cause, unless they name a key themselves.
+
+        Raises:
+            PlanError: in the place of a ValueError or TypeError.
+        """
+        try:
+            yield
+        except PlanError:
+            raise
+        except (ValueError, TypeError) as error:
+            raise PlanError(f"{self.at(*key)}: {error}") from None
 
     def ordered(self) -> list[str]:
         """The groups, each after those that it needs.
 
         Raises:
-            ValueError: groups need each other in a circle.
+            PlanError: groups need each other in a circle.
         """
         done, left = [], dict(self.groups)
         while left:
             free = [name for name, group in left.items() if set(group.all_needs) <= set(done)]
             if not free:
-                raise ValueError(f"{', '.join(left)} need each other in a circle; take one of their needs out")
+                circle = ", ".join(left)
+                raise PlanError(f"{self.at('groups', next(iter(left)))}: {circle} need each other in a circle.")
             done += free
             left = {name: group for name, group in left.items() if name not in free}
         return done
@@ -135,48 +161,53 @@ def read_plan(path: str | Path) -> Plan:
     """The plan in a file.
 
     Raises:
-        ValueError: what is wrong, in which line and key, and what is near.
+        PlanError: what is wrong, in which line and key, and what is near.
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"No plan {path}.")
+        beside = sorted({*path.parent.glob("*.yaml"), *path.parent.glob("*.yml")}) if path.parent.is_dir() else []
+        raise PlanError(f"there is no such file. In {path.parent}: {', '.join(map(str, beside)) or 'no plan'}.")
     try:
         root = yaml.compose(path.read_text(encoding="utf-8"), _Loader)
         if not isinstance(root, yaml.MappingNode):
-            raise ValueError(f"{path} holds no groups; write `groups:` and below it `NAME: {{experiment: forecast}}`.")
-        lines = dict(_lines(root, (), path))
+            raise PlanError("it has no groups; write `groups:` and below it `NAME: {experiment: forecast}`.")
+        lines = dict(_lines(root, ()))
         values = _Loader("").construct_document(root)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise ValueError(f"{path}, line {mark.line + 1}: {error.problem or error.context}.") from None
+        raise PlanError(f"line {mark.line + 1}: {error.problem or error.context}.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML: {error}") from None
+        raise PlanError(f"it is not YAML: {error}") from None
     try:
         plan = Plan.model_validate(values)
     except ValidationError as error:
-        raise ValueError("\n".join(_sentence(path, one, lines) for one in error.errors())) from None
+        raise PlanError("\n".join(_sentence(one, lines) for one in error.errors())) from None
     plan = plan.model_copy(update={"name": plan.name or path.stem})
-    _check_names(plan, path, lines)
+    plan._lines.update(lines)
+    _check_names(plan)
     return plan
 
 
-def _check_names(plan: Plan, path: Path, lines: dict[tuple, int]) -> None:
+def _check_names(plan: Plan) -> None:
     for name, group in plan.groups.items():
-        try:
+        with plan.blaming("groups", name):
             refuse_unknown(group.all_needs, plan.groups, "group")
             if not _NAME.fullmatch(name):
                 raise ValueError(f"{name!r} cannot name a group; use letters, digits, '_' and '-'.")
-        except ValueError as error:
-            raise ValueError(f"{path}, line {lines['groups', name]}, groups.{name}: {error}") from None
     if not _NAME.fullmatch(plan.name):
-        raise ValueError(f"{path}: {plan.name!r} cannot name a batch; write `name:` with letters, digits, '_' and '-'.")
-    try:
-        plan.ordered()
-    except ValueError as error:
-        raise ValueError(f"{path}, line {lines['groups',]}, groups: {error}.") from None
+        raise PlanError(f"{plan.name!r} cannot name a batch; write `name:` with letters, digits, '_' and '-'.")
+    plan.ordered()
 
 
-def _lines(node: yaml.Node, at: tuple, path: Path) -> list[tuple[tuple, int]]:
+def _place(key: tuple, lines: Mapping[tuple, int]) -> str:
+    """A key with its line, or the nearest above it that was written."""
+    while key and key not in lines:  # pydantic also names the kind of a union
+        key = key[:-1]
+    named = ".".join(map(str, key))
+    return f"line {lines[key]}{f', {named}' if named else ''}"
+
+
+def _lines(node: yaml.Node, at: tuple) -> list[tuple[tuple, int]]:
     """The line of every key, counted from 1."""
     found = [(at, node.start_mark.line + 1)] if not at else []
     if isinstance(node, yaml.MappingNode):
@@ -184,25 +215,20 @@ def _lines(node: yaml.Node, at: tuple, path: Path) -> list[tuple[tuple, int]]:
         for key, value in node.value:
             line = key.start_mark.line + 1
             if names.count(key.value) > 1:
-                raise ValueError(f"{path}, line {line}: {key.value!r} is given twice; leave one out.")
-            found += [((*at, key.value), line), *_lines(value, (*at, key.value), path)]
+                raise PlanError(f"line {line}: {key.value!r} is given twice; leave one out.")
+            found += [((*at, key.value), line), *_lines(value, (*at, key.value))]
     if isinstance(node, yaml.SequenceNode):
         for place, value in enumerate(node.value):
-            found += [((*at, place), value.start_mark.line + 1), *_lines(value, (*at, place), path)]
+            found += [((*at, place), value.start_mark.line + 1), *_lines(value, (*at, place))]
     return found
 
 
-def _sentence(path: Path, error: dict, lines: dict[tuple, int]) -> str:
-    where = tuple(error["loc"])
-    while where and where not in lines:  # pydantic also names the kind of a union
-        where = where[:-1]
+def _sentence(error: dict, lines: Mapping[tuple, int]) -> str:
+    where, kind = tuple(error["loc"]), error["type"]
     message = error["msg"].removeprefix("Value error, ").rstrip(".")
-    if error["type"] == "extra_forbidden":
-        depth = len(where)
-        known = {1: Plan, 3: Group}.get(depth, Resources).model_fields
-        message = f"unknown key{closest(str(where[-1]), known)} Known: {', '.join(known)}"
-    received = (
-        "" if error["type"] in ("extra_forbidden", "missing", "value_error") else f" (received {error['input']!r})"
-    )
-    key = ".".join(map(str, where))
-    return f"{path}, line {lines[where]}{f', {key}' if key else ''}: {message}{received}."
+    if kind == "extra_forbidden":
+        known = {1: Plan, 3: Group}.get(len(where), Resources).model_fields
+        return f"{_place(where, lines)}: unknown key{closest(str(where[-1]), known)} Known: {', '.join(known)}."
+    received = "" if kind in ("missing", "value_error") else f" (received {error['input']!r})"
+    missing = f"{where[-1]}: " if kind == "missing" else ""
+    return f"{_place(where, lines)}: {missing}{message}{received}."

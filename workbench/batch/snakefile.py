@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from workbench.batch import executors, machine
 from workbench.batch.jobs import DONE, Job
 from workbench.batch.memory import size
 
@@ -44,16 +45,12 @@ def shell(job: Job, folder: Path) -> str:
     return line.replace("{", "{{").replace("}", "}}")
 
 
-def command(folder: Path, cores: int, executor: str, flags: Iterable[str]) -> list[str]:
+def command(folder: Path, slots: int, executor: str, flags: Iterable[str]) -> list[str]:
     """Snakemake's command line; `flags` stand last and win."""
-    fixed = [
-        "--snakefile",
-        str(folder / SNAKEFILE),
-        "--directory",
-        str(folder),
-        "--keep-going",
-        "--nolock",
-        "--rerun-incomplete",
-    ]
+    fixed = ["--snakefile", str(folder / SNAKEFILE), "--directory", str(folder), "--keep-going", "--nolock"]
+    fixed += ["--ignore-incomplete"]  # done.json is written in one piece
     fixed += ["--rerun-triggers", "mtime", "--nocolor", "--quiet", "rules", "host"]
-    return [sys.executable, "-m", "snakemake", *fixed, "--executor", executor, "--cores", str(cores), *flags]
+    chosen = executors.flags(executor, slots, folder)
+    if executor == "local":
+        chosen += ["--resources", *(f"{name}={amount}" for name, amount in machine.resources().items())]
+    return [sys.executable, "-m", "snakemake", *fixed, *chosen, *flags]

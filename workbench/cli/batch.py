@@ -22,7 +22,6 @@ def add(commands: argparse._SubParsersAction) -> None:
     batch.add_argument("--executor", default="local", help="of Snakemake: local, slurm, kubernetes (local)")
     batch.add_argument("--dry-run", action="store_true", help="say what would run, and for how long; run nothing")
     batch.add_argument("--explain", action="store_true", help="say why each run would run; run nothing")
-    batch.add_argument("flags", nargs="*", metavar="-- FLAG", help="after --, flags of Snakemake's own")
     batch.set_defaults(call=_batch)
 
 
@@ -37,7 +36,7 @@ def _batch(arguments: argparse.Namespace) -> int:
     print(f"{batch.plan.name}: {len(batch.jobs)} runs, {waiting} to do{_time(batch, arguments.jobs)} → {batch.folder}")
     try:
         ended = batch.run(
-            arguments.jobs, executor=arguments.executor, flags=arguments.flags, watch=Progress(arguments.jobs)
+            arguments.jobs, executor=arguments.executor, flags=arguments.after, watch=Progress(arguments.jobs)
         )
     except KeyboardInterrupt:
         print(f"\nStopped. `workbench batch {batch.folder}` goes on from the checkpoints.")

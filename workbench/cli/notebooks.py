@@ -62,7 +62,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.job:
         from workbench.batch.attempt import run_job
 
-        return _end(run_job(*arguments.job))
+        slurm, gpus = (os.environ.get(name) for name in ("SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES"))
+        return _end(run_job(*arguments.job, slurm_job=slurm, visible_gpus=gpus))
     if arguments.notebook and not arguments.notebook.endswith(".ipynb"):
         return _run_experiment(arguments)
     from workbench.batch.execute import execute, read_run_source

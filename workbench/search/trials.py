@@ -54,7 +54,7 @@ class Trials:
         """Every trial that counts: failed attempts that have a retry, and retries that came twice, are left out."""
         trials = self.storage.get_all_trials(self.id, deepcopy=False)
         first = first_retries(trials)
-        return [one for one in trials if not one.user_attrs.get(LOST) and is_first(one, first)]
+        return [one for one in trials if one.number not in first and is_first(one, first)]
 
     def add(self, count: int, params: list[dict] | None = None) -> None:
         """Let so many more trials wait; with params, these."""
