@@ -30,6 +30,11 @@ def add(commands: argparse._SubParsersAction) -> None:
     search.add_argument("--storage", metavar="URL", help="also on PostgreSQL; or WORKBENCH_STORAGE")
     search.add_argument("--save", metavar="FILE", help="write the numbers as JSON, with where they come from")
     search.set_defaults(call=_bench_search)
+    batch = subjects.add_parser("batch", help="what a run of a batch costs beyond its own work, beside papermill alone")
+    batch.add_argument("--runs", type=int, default=8, help="of each kind (8)")
+    batch.add_argument("--jobs", type=int, default=1, help="at once (1)")
+    batch.add_argument("--save", metavar="FILE", help="write the numbers as JSON, with where they come from")
+    batch.set_defaults(call=_bench_batch)
 
 
 def _backends(arguments: argparse.Namespace) -> int:
@@ -98,6 +103,27 @@ def _bench_search(arguments: argparse.Namespace) -> int:
     print("A trial of one seed that computes nothing, its run folder included; with kills, trials of half a second.")
     if arguments.save:
         results.write(arguments.save, speed.__name__, "trials/min", rows, packages=("workbench", "torch", "optuna"))
+    return 0
+
+
+def _bench_batch(arguments: argparse.Namespace) -> int:
+    from workbench.batch import overhead
+    from workbench.bench import results
+
+    rows = []
+    for row in overhead.measure(arguments.runs, arguments.jobs):
+        rows.append(row)
+        _say(f"{row.kind}: {row.overhead_seconds:.2f} s")
+    _say("")
+    lines = [["kind", "runs", "at once", "wall s", "own s", "overhead s a run"]]
+    for row in rows:
+        numbers = (row.wall_seconds, row.own_seconds, row.overhead_seconds)
+        lines.append([row.kind, str(row.runs), str(row.jobs), *(f"{number:.2f}" for number in numbers)])
+    print(results.columns(lines))
+    print("Overhead: what the slots took less what cells or experiments took, Snakemake's own start included.")
+    if arguments.save:
+        packages = ("workbench", "torch", "papermill", "snakemake")
+        results.write(arguments.save, overhead.__name__, "s", rows, packages=packages)
     return 0
 
 
