@@ -13,7 +13,7 @@ import pytest
 from tests.batch.engine_notebooks import wait_for
 from tests.services.slurm import Slurm, slurm
 from workbench.batch.batches import Batch
-from workbench.batch.executors import flags, job_prefix
+from workbench.batch.executors import complete, flags, job_prefix
 from workbench.runs.files import read_json, write_json
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -146,6 +146,13 @@ def test_flags_name_a_status_command_that_knows_of_jobs(cluster, tmp_path, monke
     assert chosen[chosen.index("--jobs") + 1] == "8"
     assert flags("local", 8, tmp_path) == ["--executor", "local", "--cores", "8"]
     assert flags("lsf", 8, tmp_path)[:4] == ["--executor", "lsf", "--jobs", "8"]
+
+
+def test_default_resources_of_a_person_stand_beside_ours_and_win():
+    assert complete(["--default-resources", "slurm_partition=gpu", "mem_mb=4000"]) == [
+        "--default-resources", "mem_mb=0", "disk_mb=0", "runtime=0", "slurm_partition=gpu", "mem_mb=4000",
+    ]  # fmt: skip
+    assert complete(["--printshellcmds"]) == ["--printshellcmds"]
 
 
 def test_names_of_jobs_tell_batch_folders_apart(tmp_path):

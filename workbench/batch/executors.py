@@ -4,10 +4,12 @@ import hashlib
 import shutil
 import subprocess
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 LOGS = "logs"  # of Slurm's jobs, in the batch folder
 _NO_GUESSES = ("mem_mb=0", "disk_mb=0", "runtime=0")  # Snakemake would ask for memory by the size of the inputs
+_DEFAULTS = "--default-resources"
 _LATENCY_SECONDS = 60  # a network file system may show a file that late
 _FIRST_LOOK_SECONDS = 10
 _PATIENCE = 120.0  # seconds that a queue may take to end its jobs
@@ -33,7 +35,7 @@ def flags(executor: str, slots: int, folder: Path) -> list[str]:
     if executor == "local":
         return [*chosen, "--cores", str(slots)]
     chosen += ["--jobs", str(slots), "--latency-wait", str(_LATENCY_SECONDS)]
-    chosen += ["--default-resources", *_NO_GUESSES]
+    chosen += [_DEFAULTS, *_NO_GUESSES]
     if executor == "slurm":
         # The plugin takes sacct wherever the program is; without accounting, it knows of no job.
         status = "sacct" if _says("sacct", "--noheader", "--allocations", "--name", "none") is not None else "squeue"
@@ -41,6 +43,15 @@ def flags(executor: str, slots: int, folder: Path) -> list[str]:
         chosen += ["--slurm-init-seconds-before-status-checks", str(_FIRST_LOOK_SECONDS)]
         chosen += ["--slurm-logdir", str(folder.resolve() / LOGS), "--slurm-keep-successful-logs"]
     return chosen
+
+
+def complete(given: Iterable[str]) -> list[str]:
+    """A person's flags; default resources of theirs stand beside ours, and win."""
+    given = list(given)
+    if _DEFAULTS in given:
+        after = given.index(_DEFAULTS) + 1
+        given[after:after] = _NO_GUESSES
+    return given
 
 
 def job_prefix(folder: Path) -> str:

@@ -55,7 +55,8 @@ def table(group: str, standing: list[Row]) -> str:
     varied = list(dict.fromkeys(name for row in standing for name in row.job.varied))
     found = {row.job.name: results(row) for row in standing}
     columns = list(dict.fromkeys(name for each in found.values() for name in each))
-    heads = "".join(f"<th>{html.escape(name)}</th>" for name in ["run", *varied, "state", "time", *columns, ""])
+    heads = "".join(f"<th>{html.escape(name)}</th>" for name in ["run", *varied, "state"])
+    heads += "".join(f"<th class='number'>{html.escape(name)}</th>" for name in ["time", *columns]) + "<th></th>"
     body = "".join(_row(row, varied, columns, found[row.job.name]) for row in standing)
     return f"<div class='wide'><table><caption>{html.escape(group)}</caption><tr>{heads}</tr>{body}</table></div>"
 

@@ -53,4 +53,4 @@ def command(folder: Path, slots: int, executor: str, flags: Iterable[str]) -> li
     chosen = executors.flags(executor, slots, folder)
     if executor == "local":
         chosen += ["--resources", *(f"{name}={amount}" for name, amount in machine.resources().items())]
-    return [sys.executable, "-m", "snakemake", *fixed, *chosen, *flags]
+    return [sys.executable, "-m", "snakemake", *fixed, *chosen, *executors.complete(flags)]
